@@ -34,7 +34,7 @@ class ConvBlock(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        made = {"dtype": dtype, "device": device}
+        made: dict[str, Any] = {"dtype": dtype, "device": device}
         self.norm_in = operations.GroupNorm(_GROUPS, channels_in, **made)
         self.conv_in = operations.Conv2d(channels_in, channels_out, 3, padding=1, **made)
         self.norm_out = operations.GroupNorm(_GROUPS, channels_out, **made)
@@ -70,7 +70,7 @@ class MiniNet(nn.Module):
     ) -> None:
         super().__init__()
         first, *deeper = _CHANNELS
-        made = {"dtype": dtype, "device": device}
+        made: dict[str, Any] = {"dtype": dtype, "device": device}
         self.stem = operations.Conv2d(3, first, 4, stride=2, padding=1, **made)
         self.encoder = nn.ModuleList(
             ConvBlock(above, below, operations=operations, **made)

@@ -1,0 +1,49 @@
+"""From a picture to its layers: depth, salience, inpainting.
+
+Every estimator is real, chosen by name and optional. Each has a `network` (a module, or None) and a pure
+`prepare` and `finish` around it: see `estimator`. Pictures are (B, H, W, 3) in [0, 1]; what comes out has
+the height and width of what went in. Only a model's own loader imports what it needs.
+"""
+
+from .depth import VERSIONS, depth_map, normalise
+from .estimator import (
+    KINDS,
+    PREPROCESSING,
+    Inpainter,
+    MapEstimator,
+    PerceptionError,
+    estimate,
+)
+from .inpaint import DILATION, OpenCVInpainter, dilate, inpaint
+from .masks import refine_mask
+from .mini import MiniNet
+from .mini_estimator import MiniEstimator, load_mini
+from .registry import available, load_depth, load_inpainter, load_saliency, model_path
+from .transformers_depth import TransformersDepth, load_transformers_depth
+
+__all__ = [
+    "DILATION",
+    "KINDS",
+    "PREPROCESSING",
+    "VERSIONS",
+    "Inpainter",
+    "MapEstimator",
+    "MiniEstimator",
+    "MiniNet",
+    "OpenCVInpainter",
+    "PerceptionError",
+    "TransformersDepth",
+    "available",
+    "depth_map",
+    "dilate",
+    "estimate",
+    "inpaint",
+    "load_depth",
+    "load_inpainter",
+    "load_mini",
+    "load_saliency",
+    "load_transformers_depth",
+    "model_path",
+    "normalise",
+    "refine_mask",
+]

@@ -1,0 +1,114 @@
+"""What every estimator is: a network, or none, between a pure `prepare` and a pure `finish`.
+
+The split lets a host run the network inside its own memory management, and lets training run it
+directly, with one implementation of everything around it. Pictures are (B, H, W, 3) in [0, 1] on both
+sides, and what comes out has the height and width of what went in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+Kind = Literal["depth", "saliency", "inpainting"]
+Preprocessing = Literal["model", "release"]
+
+KINDS: tuple[Kind, ...] = ("depth", "saliency", "inpainting")
+PREPROCESSING: tuple[Preprocessing, ...] = ("model", "release")
+
+Run = Callable[[Tensor], Tensor]
+"""Runs an estimator's network on what `prepare` returned."""
+
+
+class PerceptionError(Exception):
+    """An estimator that is not there, or whose files are not what they should be."""
+
+
+class MapEstimator(Protocol):
+    """Depth or salience: one value a pixel."""
+
+    @property
+    def network(self) -> nn.Module | None:
+        """Takes the tensor that `prepare` returns; None where no network is needed."""
+
+    def prepare(self, image: Tensor, *, preprocessing: Preprocessing = "model") -> Tensor:
+        """(B, H, W, 3) in [0, 1] to the network's input.
+
+        `preprocessing` "model" is what the estimator was trained with; "release" is what the released
+        Compose and Conquer weights saw: raw [0, 1] values, with no mean and deviation taken out.
+        """
+
+    def finish(self, output: Tensor, height: int, width: int) -> Tensor:
+        """The network's output to (B, height, width).
+
+        Depth: relative disparity of any scale and offset, near is large. Salience: in [0, 1].
+        """
+
+
+class Inpainter(Protocol):
+    """Fills a hole in a picture."""
+
+    @property
+    def network(self) -> nn.Module | None:
+        """Takes the tensor that `prepare` returns; None where no network is needed."""
+
+    def prepare(self, image: Tensor, hole: Tensor) -> Tensor:
+        """(B, H, W, 3) in [0, 1] and a hole (B, H, W) in {0, 1} to the network's input."""
+
+    def finish(self, output: Tensor, height: int, width: int) -> Tensor:
+        """The network's output to (B, height, width, 3) in [0, 1]; only the hole's pixels are used."""
+
+
+def estimate(
+    estimator: MapEstimator, image: Tensor, *, preprocessing: Preprocessing = "model", run: Run | None = None
+) -> Tensor:
+    """Depth or salience of a batch: (B, H, W, 3) in [0, 1] to (B, H, W).
+
+    `run` stands in for the plain call of the network, where a host has its own way to run it.
+    Raises ValueError for a picture that `check_image` refuses, or an unknown preprocessing.
+    """
+    check_image(image)
+    if preprocessing not in PREPROCESSING:
+        raise ValueError(f"preprocessing is one of {', '.join(PREPROCESSING)}; got {preprocessing!r}")
+    prepared = estimator.prepare(image, preprocessing=preprocessing)
+    output = apply_network(estimator.network, prepared, run)
+    return estimator.finish(output, image.shape[1], image.shape[2])
+
+
+def apply_network(network: nn.Module | None, prepared: Tensor, run: Run | None = None) -> Tensor:
+    """The network's output, by `run` where one is given; `prepared` itself where there is no network."""
+    if network is None:
+        return prepared
+    with torch.no_grad():
+        return (run or network)(prepared)
+
+
+def check_image(image: Tensor) -> None:
+    """Raises ValueError unless `image` is a (B, H, W, 3) floating tensor without NaN or infinity."""
+    if image.ndim != 4 or image.shape[-1] != 3 or not image.is_floating_point() or image.numel() == 0:
+        raise ValueError(
+            f"a picture is a floating tensor (B, H, W, 3) with at least one pixel; "
+            f"got {image.dtype} {tuple(image.shape)}"
+        )
+    broken = int((~torch.isfinite(image)).sum())
+    if broken:
+        raise ValueError(
+            f"the picture has {broken} values that are not a number or infinite; find the node that made "
+            f"them (often a VAE in half precision)"
+        )
+
+
+def check_mask(mask: Tensor) -> None:
+    """Raises ValueError unless `mask` is a (B, H, W) floating tensor without NaN or infinity."""
+    if mask.ndim != 3 or not mask.is_floating_point() or mask.numel() == 0:
+        raise ValueError(
+            f"a mask is a floating tensor (B, H, W) with at least one pixel; "
+            f"got {mask.dtype} {tuple(mask.shape)}"
+        )
+    broken = int((~torch.isfinite(mask)).sum())
+    if broken:
+        raise ValueError(f"the mask has {broken} values that are not a number or infinite")
