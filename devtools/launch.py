@@ -24,7 +24,7 @@ def complete_torchvision() -> bool:
     if not importlib.metadata.version("torch").endswith("+cpu"):
         return False  # nor import torch before ComfyUI has chosen its allocator
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise

@@ -1,0 +1,42 @@
+"""What all tests share.
+
+One pytest process runs both the plain tests, which import cnc_core and training, and the host
+tests, which import ComfyUI. ComfyUI has a top-level module `nodes` as we do, so the repository's
+root is taken off sys.path here and the packages are found by name instead (devtools/rooms.py).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from devtools import rooms  # noqa: E402
+
+rooms.install()
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of golden values and other test data."""
+    return ROOT / "tests" / "data"
+
+
+@pytest.fixture(scope="session")
+def comfy() -> Path:
+    """The ComfyUI to test on: `dev.py test --comfy PATH`, or the one that dev.py makes."""
+    folder = Path(os.environ.get("CNC_COMFY") or ROOT / ".host" / "ComfyUI")
+    if not (folder / "main.py").is_file():
+        pytest.fail(f"no ComfyUI in {folder}: `python3 dev.py test` makes it", pytrace=False)
+    return folder
