@@ -57,7 +57,8 @@ def largest_part(inside: Binary) -> Binary:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8), connectivity=8)
     if count <= 2:
         return inside
-    return labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    largest: Binary = labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    return largest
 
 
 def without_holes(inside: Binary) -> Binary:
@@ -91,4 +92,5 @@ def distance_to(inside: Binary) -> np.ndarray:
 
     if not inside.any():
         return np.full(inside.shape, np.inf, dtype=np.float32)
-    return cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    outside = (~inside).astype(np.uint8)
+    return np.asarray(cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))

@@ -49,7 +49,8 @@ class ConvBlock(nn.Module):
         """(B, channels_in, H, W) to (B, channels_out, H, W)."""
         hidden = self.conv_in(F.silu(self.norm_in(x)))
         hidden = self.conv_out(F.silu(self.norm_out(hidden)))
-        return self.skip(x) + hidden
+        out: Tensor = self.skip(x) + hidden
+        return out
 
 
 class MiniNet(nn.Module):
@@ -107,4 +108,5 @@ class MiniNet(nn.Module):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
             x = block(torch.cat((x, skips.pop()), dim=1))
         x = F.pixel_shuffle(F.silu(self.to_full(F.silu(self.norm(x)))), 2)  # (B, 8, H, W)
-        return self.head(F.silu(self.refine(torch.cat((x, centred), dim=1))))
+        raw: Tensor = self.head(F.silu(self.refine(torch.cat((x, centred), dim=1))))
+        return raw

@@ -81,7 +81,8 @@ def load_mini(
     network = MiniNet(operations=operations, dtype=dtype or torch.float32, device=device)
     expected = network.state_dict()
     wrong = sorted(
-        key for key in expected.keys() | state.keys()
+        key
+        for key in expected.keys() | state.keys()
         if key not in expected or key not in state or expected[key].shape != state[key].shape
     )
     if wrong:

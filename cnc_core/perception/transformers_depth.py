@@ -53,7 +53,8 @@ class _PredictedDepth(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, h, w) to (B, h', w')."""
-        return self.model(pixel_values=pixel_values).predicted_depth
+        depth: Tensor = self.model(pixel_values=pixel_values).predicted_depth
+        return depth
 
 
 class TransformersDepth:
@@ -73,12 +74,14 @@ class TransformersDepth:
     def prepare(self, image: Tensor, *, preprocessing: Preprocessing = "model") -> Tensor:
         """(B, H, W, 3) in [0, 1] to (B, 3, h, w), resized as the model wants.
 
-        "release" leaves out the mean and deviation, as the released weights were trained.
+        "release" leaves out the mean and deviation, as the released weights were trained. The processor
+        gets 8-bit pictures, as in the library's own pipeline: it rounds to 8 bits when it resizes those.
         """
         options = {"do_normalize": False} if preprocessing == "release" else {}
-        pictures = list(image.movedim(-1, 1).float().clamp(0.0, 1.0))
-        made = self.processor(images=pictures, do_rescale=False, return_tensors="pt", **options)
-        return made["pixel_values"]
+        pictures = (image.movedim(-1, 1).float().clamp(0.0, 1.0) * 255.0).round().byte()
+        made = self.processor(images=list(pictures), return_tensors="pt", **options)
+        pixel_values: Tensor = made["pixel_values"]
+        return pixel_values
 
     def finish(self, output: Tensor, height: int, width: int) -> Tensor:
         """(B, h, w) to disparity (B, height, width), near is large."""
@@ -105,6 +108,8 @@ def load_transformers_depth(
     dtype: float32 where not given. Raises PerceptionError where the folder holds no depth model that
     this transformers knows, lacks a file, or its weights are not the config's.
     """
+    from safetensors import SafetensorError
+
     try:
         from transformers import AutoImageProcessor, AutoModelForDepthEstimation
     except ImportError as error:
@@ -117,7 +122,7 @@ def load_transformers_depth(
         model, report = AutoModelForDepthEstimation.from_pretrained(
             str(folder), output_loading_info=True, **offline
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise PerceptionError(
             f"{folder} does not load as a depth model: {str(error).strip()} It needs config.json, "
             f"preprocessor_config.json and model.safetensors of one depth model that transformers knows, "

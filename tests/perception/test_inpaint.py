@@ -1,0 +1,115 @@
+"""Inpainting: what is known stays to the bit, what is hidden does not show through."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cnc_core.perception import OpenCVInpainter, PerceptionError, dilate, inpaint, load_inpainter
+
+METHODS = ["telea", "navier-stokes"]
+
+
+def ramp(height: int, width: int) -> Tensor:
+    """A smooth picture, (1, H, W, 3)."""
+    y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
+    return torch.stack((y, x, (x + y) / 2), dim=-1)[None]
+
+
+def square(height: int, width: int, *, size: int, top: int, left: int) -> Tensor:
+    mask = torch.zeros(1, height, width)
+    mask[:, top : top + size, left : left + size] = 1
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "dilation"), [(64, 90, 50), (40, 30, 0), (20, 20, 130), (512, 16, 64)]
+)
+def test_dilation_is_a_square_brush_scaled_to_the_shorter_side(
+    height: int, width: int, dilation: int
+) -> None:
+    mask = (torch.rand(2, height, width, generator=torch.Generator().manual_seed(0)) > 0.995).float()
+    radius = round(dilation / 2 * min(height, width) / 512)
+    expected = np.zeros(mask.shape, dtype=np.float32)
+    for batch, y, x in mask.nonzero().tolist():
+        expected[batch, max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1] = 1
+    np.testing.assert_array_equal(dilate(mask, dilation).numpy(), expected)
+
+
+def test_the_releases_brush_at_512() -> None:
+    hole = dilate(square(512, 600, size=1, top=200, left=300), 50)
+    assert hole.sum() == 51**2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_known_pixels_come_back_to_the_bit_and_the_object_is_gone(method: str) -> None:
+    clean = ramp(96, 128)
+    mask = square(96, 128, size=20, top=30, left=50)
+    dirty = torch.where(mask[..., None] > 0, torch.ones(3), clean)
+    filled = inpaint(load_inpainter(method), dirty, mask, dilation=20)
+    hole = dilate(mask, 20) > 0
+    assert torch.equal(filled[~hole], dirty[~hole])
+    assert (filled - clean)[hole].abs().mean() < 0.1 * (dirty - clean)[mask > 0].abs().mean()
+    assert filled.dtype == dirty.dtype and filled.shape == dirty.shape
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_in_the_hole_does_not_matter(method: str) -> None:
+    clean = ramp(40, 40)
+    mask = square(40, 40, size=9, top=10, left=20)
+    painter = load_inpainter(method)
+    first, second = (
+        inpaint(painter, torch.where(mask[..., None] > 0, torch.full((3,), value), clean), mask, dilation=30)
+        for value in (0.0, 1.0)
+    )
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_big_pictures_are_filled_at_the_working_size(method: str) -> None:
+    clean = ramp(90, 210)
+    mask = square(90, 210, size=30, top=30, left=90)
+    dirty = torch.where(mask[..., None] > 0, torch.ones(3), clean)
+    filled = inpaint(OpenCVInpainter(method, max_side=64), dirty, mask, dilation=0)
+    assert torch.equal(filled[mask == 0], dirty[mask == 0])
+    assert (filled - clean)[mask > 0].abs().max() < 0.15
+
+
+def test_an_empty_mask_changes_nothing() -> None:
+    image = ramp(20, 30)
+    assert torch.equal(inpaint(load_inpainter("telea"), image, torch.full((1, 20, 30), 0.5)), image)
+    pixel = torch.rand(1, 1, 1, 3)
+    assert torch.equal(inpaint(load_inpainter("telea"), pixel, torch.zeros(1, 1, 1)), pixel)
+
+
+def test_pictures_of_a_batch_do_not_meet() -> None:
+    images = torch.cat((ramp(32, 32), 1 - ramp(32, 32)))
+    masks = torch.cat((square(32, 32, size=8, top=4, left=4), square(32, 32, size=5, top=20, left=9)))
+    together = inpaint(load_inpainter("telea"), images, masks)
+    for index in range(2):
+        one = inpaint(load_inpainter("telea"), images[index : index + 1], masks[index : index + 1])
+        assert torch.equal(together[index : index + 1], one)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "dilation", "message"),
+    [
+        (ramp(8, 8), torch.ones(1, 8, 8), 0, "covers a whole picture of 8 x 8"),
+        (ramp(64, 64), square(64, 64, size=60, top=2, left=2), 50, "Lower the dilation"),
+        (ramp(8, 8), torch.zeros(1, 4, 4), 0, r"\(1, 4, 4\).*\(1, 8, 8, 3\)"),
+        (ramp(8, 8), torch.zeros(2, 8, 8), 0, r"\(2, 8, 8\)"),
+        (ramp(8, 8), torch.zeros(1, 8, 8), -1, "dilation"),
+        (torch.zeros(1, 8, 8, 4), torch.zeros(1, 8, 8), 0, r"\(1, 8, 8, 4\)"),
+        (torch.full((1, 8, 8, 3), float("inf")), torch.zeros(1, 8, 8), 0, "192 values"),
+    ],
+)
+def test_bad_input_is_named(image: Tensor, mask: Tensor, dilation: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        inpaint(load_inpainter("telea"), image, mask, dilation=dilation)
+
+
+def test_an_unknown_inpainter_is_told_what_there_is() -> None:
+    with pytest.raises(PerceptionError, match=r"lama.*telea, navier-stokes"):
+        load_inpainter("lama")
