@@ -1,6 +1,7 @@
 """Compose and Conquer in plain torch: fusers, soft guidance, the U-Net for training, checkpoints."""
 
-from .attention import GuidedContext, Kernels, fused_attention, guided_attention
+from .attention import GuidedContext, GuidedTokens, Kernels, fused_attention, guided_attention
+from .checkpoints import CheckpointError, Fusers, load_fusers, read_checkpoint, save_fusers
 from .config import FuserConfig
 from .global_fuser import GlobalFuser
 from .guidance import Guidance, Region, token_mask
@@ -8,16 +9,22 @@ from .local_fuser import DepthEncoding, LocalFuser
 from .unet import UNet
 
 __all__ = [
+    "CheckpointError",
     "DepthEncoding",
     "FuserConfig",
+    "Fusers",
     "GlobalFuser",
     "Guidance",
     "GuidedContext",
+    "GuidedTokens",
     "Kernels",
     "LocalFuser",
     "Region",
     "UNet",
     "fused_attention",
     "guided_attention",
+    "load_fusers",
+    "read_checkpoint",
+    "save_fusers",
     "token_mask",
 ]

@@ -5,7 +5,6 @@ The released code differs from the paper in one place: its depth streams are pla
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import GuidedContext, Kernels
+from .attention import GuidedContext, GuidedTokens, Kernel, Kernels
 from .blocks import (
     Operations,
     encoder_blocks,
@@ -43,19 +42,6 @@ class DepthEncoding:
 
     features: tuple[Tensor, ...]
     modulations: tuple[tuple[Modulation, Modulation], ...]
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> DepthEncoding:
-        """Return the encoding with a function applied to every tensor, to move or repeat it."""
-        return DepthEncoding(
-            tuple(function(feature) for feature in self.features),
-            tuple(
-                (
-                    (function(norm_in[0]), function(norm_in[1])),
-                    (function(norm_out[0]), function(norm_out[1])),
-                )
-                for norm_in, norm_out in self.modulations
-            ),
-        )
 
 
 class FeatureExtractor(nn.Module):
@@ -109,9 +95,12 @@ class FeatureDenormalization(nn.Module):
         return 1 + self.conv_gamma(features), self.conv_beta(features)
 
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
-        """Map x (B, C, h, w) to norm(x) * (1 + gamma) + beta."""
+        """Map x (B, C, h, w) to norm(x) * (1 + gamma) + beta; B is a multiple of the modulation's batch."""
         gain, shift = modulation
-        return torch.addcmul(shift, F.group_norm(x, 32, eps=1e-5), gain)
+        normed = F.group_norm(x, 32, eps=1e-5)
+        if gain.shape[0] not in (1, x.shape[0]):
+            return torch.addcmul(shift, normed.unflatten(0, (-1, gain.shape[0])), gain).flatten(0, 1)
+        return torch.addcmul(shift, normed, gain)
 
 
 class InjectedResBlock(nn.Module):
@@ -231,24 +220,23 @@ class LocalFuser(nn.Module):
         fg_depth: Tensor | None = None,
         bg_depth: Tensor | None = None,
         *,
-        guidance: Guidance | None = None,
+        guidance: Guidance | GuidedTokens | None = None,
         depth: DepthEncoding | None = None,
-        attention: tuple[Any, Any] = Kernels(),
-        guided_context: GuidedContext | None = None,
+        attention: tuple[Kernel, Kernel] = Kernels(),
     ) -> list[Tensor]:
         """Return the 13 residuals: one for each skip connection of the U-Net, then the middle block's.
 
         x (B, in_channels, h, w), timesteps (B,), context (B, T, context_dim) the text alone; depth maps as in
-        :meth:`encode_depth`, or its result as ``depth``. The guidance brings the exemplars' tokens, or a
-        ready ``guided_context`` stands for context and guidance. attention: the kernels of self- and
-        cross-attention. Raises ValueError where a depth map is not exactly 8 times the latent's size.
+        :meth:`encode_depth`, or its result as ``depth``; where x holds several runs of their batch, one after
+        the other as cond and uncond are, the maps serve each. The guidance brings the exemplars' tokens.
+        attention: the kernels of self- and cross-attention. Raises ValueError where a depth map is not exactly
+        8 times the latent's size.
         """
         if depth is None:
             depth = self.encode_depth(fg_depth, bg_depth)
         self._check(x, depth)
         kernels = Kernels(*attention)
-        if guided_context is None:
-            guided_context = GuidedContext(context, guidance)
+        guided_context = GuidedContext(context, guidance)
         emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(x.dtype))
         residuals = []
         h = x
@@ -273,7 +261,7 @@ class LocalFuser(nn.Module):
                 f"{DEPTH_SCALE * x.shape[3]} for this latent of {x.shape[2]} x {x.shape[3]}; these were made for "
                 f"one of {feature.shape[2]} x {feature.shape[3]}"
             )
-        if feature.shape[0] not in (1, x.shape[0]):
+        if x.shape[0] % feature.shape[0]:
             raise ValueError(f"depth maps of batch {feature.shape[0]} do not fit a latent of batch {x.shape[0]}")
 
 

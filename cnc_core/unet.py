@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .attention import GuidedContext, Kernels
+from .attention import GuidedContext, GuidedTokens, Kernel, Kernels
 from .blocks import (
     Operations,
     ResBlock,
@@ -99,8 +99,8 @@ class UNet(nn.Module):
         context: Tensor,
         *,
         residuals: Sequence[Tensor] | None = None,
-        guidance: Guidance | None = None,
-        attention: tuple[Any, Any] = Kernels(),
+        guidance: Guidance | GuidedTokens | None = None,
+        attention: tuple[Kernel, Kernel] = Kernels(),
     ) -> Tensor:
         """Return the prediction (B, in_channels, h, w), eps or v as the weights were trained.
 
