@@ -5,13 +5,14 @@ Every estimator is real, chosen by name and optional. Each has a `network` (a mo
 the height and width of what went in. Only a model's own loader imports what it needs.
 """
 
-from .depth import VERSIONS, depth_map, normalise
+from .depth import VERSIONS, Version, cut_out, depth_map, normalise
 from .estimator import (
     KINDS,
     PREPROCESSING,
     Inpainter,
     MapEstimator,
     PerceptionError,
+    Preprocessing,
     estimate,
 )
 from .inpaint import DILATION, OpenCVInpainter, dilate, inpaint
@@ -32,8 +33,11 @@ __all__ = [
     "MiniNet",
     "OpenCVInpainter",
     "PerceptionError",
+    "Preprocessing",
     "TransformersDepth",
+    "Version",
     "available",
+    "cut_out",
     "depth_map",
     "dilate",
     "estimate",

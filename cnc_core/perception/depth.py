@@ -58,10 +58,15 @@ def depth_map(
                 f"got {tuple(mask.shape)} for {tuple(image.shape)}"
             )
         if version == "v2":
-            seen = image * mask[..., None]
+            seen = cut_out(image, mask)
     raw = estimate(estimator, seen, preprocessing=preprocessing, run=run)
     depth = normalise(raw, clip_percent=clip_percent, invert=invert)
     return depth * mask if mask is not None and version == "v3" else depth
+
+
+def cut_out(image: Tensor, mask: Tensor) -> Tensor:
+    """The masked object on black: (B, H, W, 3) and (B or 1, H, W) to (B, H, W, 3)."""
+    return image * mask[..., None]
 
 
 def normalise(raw: Tensor, *, clip_percent: float = 0.0, invert: bool = False) -> Tensor:

@@ -1,0 +1,59 @@
+"""An artist's IMAGE and MASK inputs, of whatever shape, as our functions want them."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .sizes import fit
+
+_EMPTY_SIDE = 64
+"""LoadImage gives a picture without alpha a mask of zeros of this width and height."""
+
+
+def picture(image: Tensor) -> Tensor:
+    """An IMAGE as (B, H, W, 3): alpha is left out, grey is repeated.
+
+    Raises ValueError for other numbers of channels or dimensions.
+    """
+    if image.ndim == 3:
+        image = image[None]
+    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
+        raise ValueError(f"an image is (B, H, W, 1, 3 or 4 channels); got {tuple(image.shape)}")
+    return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
+
+
+def optional_mask(mask: Tensor | None, image: Tensor) -> Tensor | None:
+    """The MASK, or None where there is none; LoadImage's empty 64 x 64 mask is none.
+
+    For a picture (B, H, W, C) that is itself 64 x 64 that mask is taken as it is.
+    """
+    if mask is None:
+        return None
+    side = (_EMPTY_SIDE, _EMPTY_SIDE)
+    stands_for_none = mask.shape[-2:] == side and image.shape[1:3] != side and not mask.any()
+    return None if stands_for_none else mask
+
+
+def masks(mask: Tensor) -> Tensor:
+    """A MASK (H, W), (B, H, W) or (B, 1, H, W) as (B, H, W)."""
+    if mask.ndim < 2:
+        raise ValueError(f"a mask is (B, H, W); got {tuple(mask.shape)}")
+    return mask.reshape(-1, mask.shape[-2], mask.shape[-1]).float()
+
+
+def pair(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Picture and mask of one batch and size: (B, H, W, 3) and (B, H, W).
+
+    The mask is fitted to the picture by the host's crop and resize. One picture serves many masks and
+    one mask many pictures; raises ValueError, with both sizes, where neither is one and they differ.
+    """
+    image, mask = picture(image), masks(mask)
+    height, width = image.shape[1:3]
+    mask = fit(mask[:, None], height, width, "the mask")[:, 0].to(image.device)
+    batch = max(image.shape[0], mask.shape[0])
+    if not {image.shape[0], mask.shape[0]} <= {1, batch}:
+        raise ValueError(
+            f"{image.shape[0]} images and {mask.shape[0]} masks do not go together: give one mask for all, "
+            f"or one for each"
+        )
+    return image.expand(batch, -1, -1, -1), mask.expand(batch, -1, -1)
