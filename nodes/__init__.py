@@ -1,0 +1,22 @@
+"""The pack's nodes, one module a family."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import fusers, loaders
+from .host.folders import register_fusers
+
+
+class ComposeAndConquer(ComfyExtension):
+    """What the host asks the pack for."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Return all nodes."""
+        return [*loaders.NODES, *fusers.NODES]
+
+
+async def comfy_entrypoint() -> ComposeAndConquer:
+    """Return the extension; the host calls this after import, which itself changes nothing of the host's."""
+    register_fusers()
+    return ComposeAndConquer()

@@ -1,0 +1,265 @@
+"""Nodes that apply the fusers: depth to the conditioning, exemplars to the model."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import torch
+from comfy_api.latest import io
+
+from ..cnc_core.guidance import Mode, Region, Resize
+from .host.control import LocalFuserControl, add_control
+from .host.fusers import HostFusers, exemplar_tokens
+from .host.fusers import Tokens as TokenPair
+from .host.guidance import ScheduledRegion, SoftGuidance, with_guidance
+from .host.pictures import masks, picture
+from .host.schema import ADVANCED, schema
+from .types import CATEGORY, Fusers, Tokens
+
+ABSENT = ("automatic", "left out", "zero embedding")
+
+
+def _percent(name: str, default: float, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.001, tooltip=tooltip)
+
+
+def _lambda(layer: str, words: str) -> io.Float.Input:
+    return io.Float.Input(
+        f"lambda_{layer}",
+        display_name=f"\N{GREEK SMALL LETTER LAMDA} {words}",
+        default=1.0,
+        min=0.0,
+        max=2.0,
+        step=0.05,
+        display_mode=io.NumberDisplay.slider,
+        tooltip=f"How strongly the {words}'s exemplar acts (lambda_{layer} of the paper). 0 silences its look but "
+        "its tokens still take attention, as in the released model; to switch an exemplar off, unplug it.",
+    )
+
+
+LAMBDA_FG, LAMBDA_BG = _lambda("fg", "foreground"), _lambda("bg", "background")
+
+
+class ApplyLocalFuser(io.ComfyNode):
+    """Add the local fuser with its two depth maps to the conditioning."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CnC_ApplyLocalFuser",
+            display_name="Apply Local Fuser (Compose and Conquer)",
+            category=CATEGORY,
+            description="Places things in depth: two depth maps, one of the foreground object and one of the "
+            "background behind it, steer the picture without ever being fused into one. Works beside "
+            "ControlNets, before or after them.",
+            search_aliases=["compose and conquer", "cnc depth", "two depth maps", "depth control", "layers"],
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="The positive prompt."),
+                io.Conditioning.Input(
+                    "negative", tooltip="The negative prompt. It gets the depth maps as well, as in training."
+                ),
+                Fusers.Input("fusers", tooltip="From Load Fusers; the file must hold a local fuser."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    tooltip="Weight of the depth maps; 0 leaves the conditioning as it is.",
+                ),
+                _percent("start_percent", 0.0, "When in the sampling the depth maps begin to act; 0 is the start."),
+                _percent("end_percent", 1.0, "When they stop; 1 is the end."),
+                io.Float.Input(
+                    "fg_depth_scale",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    tooltip="Multiplies the foreground depth map's values (clamped to 0..1): moves the object "
+                    "nearer or farther. The depth controller of the authors' demo; not a strength.",
+                ),
+                io.Float.Input(
+                    "bg_depth_scale",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    tooltip="The same for the background depth map.",
+                ),
+                io.Image.Input(
+                    "fg_depth",
+                    optional=True,
+                    tooltip="Depth of the foreground object, near is bright, black around it. Without one the "
+                    "foreground is left to the text.",
+                ),
+                io.Image.Input(
+                    "bg_depth",
+                    optional=True,
+                    tooltip="Depth of the background without the object, near is bright. Without one the "
+                    "background is left to the text.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output("positive_out", display_name="positive", tooltip="To the sampler."),
+                io.Conditioning.Output("negative_out", display_name="negative", tooltip="To the sampler."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        positive: Any,
+        negative: Any,
+        fusers: HostFusers,
+        strength: float,
+        start_percent: float,
+        end_percent: float,
+        fg_depth_scale: float,
+        bg_depth_scale: float,
+        fg_depth: torch.Tensor | None = None,
+        bg_depth: torch.Tensor | None = None,
+    ) -> io.NodeOutput:
+        if strength == 0 or (fg_depth is None and bg_depth is None):
+            return io.NodeOutput(positive, negative)
+        if fusers.local_fuser is None:
+            raise ValueError(
+                f"{fusers.name} has no local fuser (keys 'local_adapter.*'), so it cannot take depth maps; load "
+                "a checkpoint with one, as the released cnc_v1.ckpt or local_fuser_v1.ckpt"
+            )
+        maps = [
+            None if depth is None else (picture(depth).movedim(-1, 1)[:, : fusers.config.local_channels] * scale).clamp(0, 1)
+            for depth, scale in ((fg_depth, fg_depth_scale), (bg_depth, bg_depth_scale))
+        ]
+        control = LocalFuserControl(fusers.local_fuser, fusers.compute_dtype, *maps)
+        return io.NodeOutput(
+            *add_control(positive, negative, control.scheduled(strength, start_percent, end_percent))
+        )
+
+
+class ApplyGlobalFuser(io.ComfyNode):
+    """Turn exemplars into tokens."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CnC_ApplyGlobalFuser",
+            display_name="Apply Global Fuser (Compose and Conquer)",
+            category=CATEGORY,
+            description="Turns exemplar images, one for the foreground and one for the background, into tokens that "
+            "Soft Guidance lets each layer attend to.",
+            search_aliases=["compose and conquer", "cnc style", "exemplar", "image prompt", "style tokens"],
+            inputs=[
+                Fusers.Input("fusers", tooltip="From Load Fusers; the file must hold a global fuser."),
+                io.Combo.Input(
+                    "absent",
+                    options=list(ABSENT),
+                    default=ABSENT[0],
+                    tooltip="What stands for an exemplar that is not connected. automatic: beside another exemplar "
+                    "the zero embedding, which training knew; with none connected, no tokens at all. left out: "
+                    "never a token for it. zero embedding: always.",
+                ),
+                io.ClipVisionOutput.Input(
+                    "fg_style",
+                    optional=True,
+                    tooltip="CLIP Vision Encode (crop: center) of the foreground's exemplar, made with the CLIP "
+                    "vision model of the training: ViT-L/14 for the released weights.",
+                ),
+                io.ClipVisionOutput.Input(
+                    "bg_style", optional=True, tooltip="The same of the background's exemplar."
+                ),
+            ],
+            outputs=[Tokens.Output("tokens", display_name="tokens", tooltip="For Soft Guidance.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, fusers: HostFusers, absent: str, fg_style: Any = None, bg_style: Any = None
+    ) -> io.NodeOutput:
+        if fg_style is None and bg_style is None and absent != "zero embedding":
+            return io.NodeOutput(TokenPair(None, None))
+        embeds = [None if style is None else style["image_embeds"] for style in (fg_style, bg_style)]
+        given = [embed for embed in embeds if embed is not None]
+        if absent != "left out":
+            zero = given[0][:1] if given else torch.zeros(1, fusers.config.context_dim)
+            embeds = [torch.zeros_like(zero) if embed is None else embed for embed in embeds]
+        return io.NodeOutput(exemplar_tokens(fusers, *embeds))
+
+
+class ApplySoftGuidance(io.ComfyNode):
+    """Patch a model so that each layer attends to its own exemplar only."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CnC_SoftGuidance",
+            display_name="Soft Guidance (Compose and Conquer)",
+            category=CATEGORY,
+            description="Lets the masked foreground attend to the foreground's exemplar and the rest to the "
+            "background's, each as strongly as its lambda says. Several of these may be chained.",
+            search_aliases=["compose and conquer", "cnc", "lambda", "regional style", "attention mask"],
+            inputs=[
+                io.Model.Input("model", tooltip="Any Stable Diffusion 1.5 model; LoRAs and other patches stay."),
+                Tokens.Input("tokens", tooltip="From Apply Global Fuser."),
+                io.Mask.Input("mask", tooltip="White where the foreground is. Any size; fitted to the picture."),
+                LAMBDA_FG,
+                LAMBDA_BG,
+                _percent("start_percent", 0.0, "When in the sampling the exemplars begin to act; 0 is the start."),
+                _percent("end_percent", 1.0, "When they stop; 1 is the end."),
+                io.Combo.Input(
+                    "mode",
+                    options=list(get_args(Mode)),
+                    default="release",
+                    tooltip="release: a token outside its region takes no attention; what the released weights were "
+                    "trained with. paper: the equation of the paper, where it still takes some.",
+                    **ADVANCED,
+                ),
+                io.Combo.Input(
+                    "resize",
+                    options=list(get_args(Resize)),
+                    default="area",
+                    tooltip="How the mask reaches the attention layers. area: the covered share of each cell. "
+                    "release: the authors' bicubic resize, for their very numbers.",
+                    **ADVANCED,
+                ),
+                io.Combo.Input(
+                    "apply_to",
+                    options=["both", "positive"],
+                    default="both",
+                    tooltip="both: the negative prompt's half sees the exemplars too, as in the release. positive: "
+                    "only the positive half does, so that CFG amplifies the exemplars as well.",
+                    **ADVANCED,
+                ),
+            ],
+            outputs=[io.Model.Output("model_out", display_name="model", tooltip="To the sampler.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        tokens: TokenPair,
+        mask: torch.Tensor,
+        lambda_fg: float,
+        lambda_bg: float,
+        start_percent: float,
+        end_percent: float,
+        mode: Mode,
+        resize: Resize,
+        apply_to: str,
+    ) -> io.NodeOutput:
+        given = tokens.fg if tokens.fg is not None else tokens.bg
+        if given is None:
+            return io.NodeOutput(model)
+        # A layer without exemplar keeps its place, with no tokens: the other's region is not to grow over it.
+        none = given[:1, :0]
+        regions = (
+            Region(none if tokens.fg is None else tokens.fg, masks(mask)[:, None], lambda_fg),
+            Region(none if tokens.bg is None else tokens.bg, None, lambda_bg),
+        )
+        scheduled = tuple(
+            ScheduledRegion(region, start_percent, end_percent, apply_to == "positive") for region in regions
+        )
+        return io.NodeOutput(with_guidance(model, SoftGuidance(scheduled, mode, resize)))
+
+
+NODES: list[type[io.ComfyNode]] = [ApplyLocalFuser, ApplyGlobalFuser, ApplySoftGuidance]

@@ -1,0 +1,171 @@
+"""The local fuser as the host's ControlNet-like model: chains, schedule, strength and memory are the host's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.controlnet
+import comfy.model_management
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ...cnc_core.attention import Kernels
+from ...cnc_core.local_fuser import DepthEncoding, LocalFuser
+from .attention import masked_kernel, plain_kernel
+from .guidance import tokens_for
+from .sizes import LATENT_SCALE, check_batch, fit
+
+
+class LocalFuserControl(comfy.controlnet.ControlBase):
+    """One use of a local fuser: its depth maps, strength and schedule.
+
+    fuser: the ModelPatcher of a LocalFuser. compute_dtype: what it computes in. Depth maps are
+    (B, local_channels, H, W) in [0, 1] of any size, or None for an absent layer.
+    """
+
+    def __init__(
+        self, fuser: ModelPatcher, compute_dtype: torch.dtype, fg_depth: Tensor | None, bg_depth: Tensor | None
+    ) -> None:
+        super().__init__()
+        self.fuser = fuser
+        self.compute_dtype = compute_dtype
+        self.fg_depth = fg_depth
+        self.bg_depth = bg_depth
+        self.model_sampling: Any = None
+        self._encodings: dict[tuple[int, int], DepthEncoding] = {}
+
+    def scheduled(self, strength: float, start_percent: float, end_percent: float) -> LocalFuserControl:
+        """Set strength and schedule, and return self."""
+        self.strength = strength
+        self.timestep_percent_range = (start_percent, end_percent)
+        return self
+
+    def copy(self) -> LocalFuserControl:
+        """Return a copy that shares the network and the depth maps, but nothing of a run."""
+        other = LocalFuserControl(self.fuser, self.compute_dtype, self.fg_depth, self.bg_depth)
+        self.copy_to(other)
+        return other
+
+    def get_models(self) -> list[ModelPatcher]:
+        """Return the networks that the host loads for a run."""
+        return [*super().get_models(), self.fuser]
+
+    def inference_memory_requirements(self, dtype: torch.dtype) -> int:
+        """Estimate the bytes of a run beside the weights: the depth encoding and the maps' first features."""
+        fuser: LocalFuser = self.fuser.model
+        config = fuser.config
+        channels = [config.model_channels, *config.channels]
+        pixels = max((d.shape[-1] * d.shape[-2] for d in (self.fg_depth, self.bg_depth) if d is not None), default=0)
+        batch = max((d.shape[0] for d in (self.fg_depth, self.bg_depth) if d is not None), default=0)
+        encoding = sum(
+            (config.inject_channels[level] + 2 * (channels[level] + channels[level + 1])) / 4**level
+            for level in range(len(config.channels))
+        )
+        elements = batch * pixels * (encoding / LATENT_SCALE**2 + 4 * 32)
+        size = comfy.model_management.dtype_size(self.compute_dtype)
+        return int(elements * size) + super().inference_memory_requirements(dtype)
+
+    def pre_run(self, model: Any, percent_to_timestep_function: Callable[[float], float]) -> None:
+        """Start a run on the given base model. Raises ValueError if it is no match for the fuser."""
+        super().pre_run(model, percent_to_timestep_function)
+        self.model_sampling = model.model_sampling
+        config = self.fuser.model.config
+        channels = getattr(model.diffusion_model, "model_channels", None)
+        if channels != config.model_channels or model.latent_format.latent_channels != config.in_channels:
+            raise ValueError(
+                f"this local fuser steers a Stable Diffusion 1.5 U-Net of {config.model_channels} channels; the "
+                f"model that samples, {type(model).__name__}, is another kind"
+                + (f" ({channels} channels)" if channels else "")
+                + ". Connect the base model that the fusers were trained for"
+            )
+
+    def cleanup(self) -> None:
+        """End a run: what was computed for it is freed."""
+        self._encodings.clear()
+        self.model_sampling = None
+        super().cleanup()
+
+    def get_control(
+        self, x_noisy: Tensor, t: Tensor, cond: dict[str, Any], batched_number: int,
+        transformer_options: dict[str, Any], **kwargs: Any,
+    ) -> dict[str, list[Tensor | None]] | None:  # fmt: skip
+        """Return the residuals of one step, merged with those of the controls chained before."""
+        before = None
+        if self.previous_controlnet is not None:
+            before = self.previous_controlnet.get_control(
+                x_noisy, t, cond, batched_number, transformer_options, **kwargs
+            )
+        if not self._acts_at(t):
+            return before
+        fuser: LocalFuser = self.fuser.model
+        x = self.model_sampling.calculate_input(t, x_noisy).to(self.compute_dtype)
+        timesteps = self.model_sampling.timestep(t).float()  # lower precision cannot tell 751 from 752
+        context = comfy.model_management.cast_to_device(
+            cond.get("crossattn_controlnet", cond["c_crossattn"]), x.device, self.compute_dtype
+        )
+        residuals = fuser(
+            x,
+            timesteps,
+            context,
+            guidance=tokens_for(transformer_options, x, context.shape[1]),
+            depth=self._encoding(x, batched_number),
+            attention=Kernels(
+                plain_kernel(transformer_options), _cross_attention_kernel(transformer_options)
+            ),
+        )
+        residuals = [residual.to(x_noisy.dtype) for residual in residuals]
+        control = {"input": [], "middle": residuals[-1:], "output": residuals[:-1]}
+        return self.control_merge(control, before, x_noisy.dtype)
+
+    def _acts_at(self, t: Tensor) -> bool:
+        if self.timestep_percent_range == (0.0, 1.0):
+            return True  # no look at t, which would wait for the GPU at every step
+        start, end = self.timestep_range
+        return bool(end <= t[0] <= start)
+
+    def _encoding(self, x: Tensor, batched_number: int) -> DepthEncoding:
+        """Return the depth maps' encoding for latents of x's size, computed once a run."""
+        size = (x.shape[-2], x.shape[-1])
+        if size not in self._encodings:
+            fuser: LocalFuser = self.fuser.model
+            maps = []
+            for depth, what in ((self.fg_depth, "fg_depth"), (self.bg_depth, "bg_depth")):
+                if depth is not None:
+                    check_batch(depth, x.shape[0] // batched_number, what)
+                    depth = fit(depth, size[0] * LATENT_SCALE, size[1] * LATENT_SCALE, what).to(x)
+                maps.append(depth)
+            self._encodings[size] = fuser.encode_depth(*maps)
+        return self._encodings[size]
+
+
+def _cross_attention_kernel(transformer_options: dict[str, Any]) -> Any:
+    """Return a kernel that sends masked calls past the user's override and all others through it."""
+    plain, masked = plain_kernel(transformer_options), masked_kernel()
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+        return plain(q, k, v, heads) if mask is None else masked(q, k, v, heads, mask=mask)
+
+    return kernel
+
+
+def add_control(positive: Any, negative: Any, control: LocalFuserControl) -> tuple[Any, Any]:
+    """Return both conditionings with the control after those that they have.
+
+    Entries with the same control before share one copy: the host puts cond and uncond into one batch only if
+    their control is the same object.
+    """
+    copies: dict[Any, LocalFuserControl] = {}
+
+    def extended(conditioning: Any) -> Any:
+        entries = []
+        for embedding, options in conditioning:
+            before = options.get("control")
+            if before not in copies:
+                copies[before] = control.copy()
+                copies[before].set_previous_controlnet(before)
+            entries.append([embedding, {**options, "control": copies[before], "control_apply_to_uncond": False}])
+        return entries
+
+    return extended(positive), extended(negative)

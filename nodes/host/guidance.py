@@ -1,0 +1,286 @@
+"""Soft guidance as a patch on a MODEL.
+
+What the model carries is data: the regions and their schedule. At the start of a sampling run a wrapper makes the
+run's cache; at each forward another wrapper adds the tokens behind the text (``attn2_patch``) and the masked
+attention (``attn2_replace``), beside whatever other packs have put there. The local fuser finds the same data in
+the run's transformer options.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ...cnc_core.attention import GuidedTokens, Kernel
+from ...cnc_core.guidance import Guidance, Mode, Region, Resize
+from .attention import masked_kernel
+from .sizes import LATENT_SCALE, check_batch, fit
+
+GUIDANCE = "cnc_guidance"
+"""Where a model's transformer options hold the :class:`SoftGuidance`; also the key of our wrappers."""
+RUN = "cnc_guidance_run"
+"""Where they hold the :class:`Run`, while one is going on."""
+_SPAN = "cnc_token_span"
+"""Where one layer's extra options hold the columns of our tokens, from the patch to the replace."""
+
+BlockKey = tuple[str, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class ScheduledRegion:
+    """A region and the part of the sampling in which it acts; with ``positive_only`` on cond and not on uncond."""
+
+    region: Region
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    positive_only: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class SoftGuidance:
+    """All regions of a model. Immutable, so that models may share it however the host copies its options."""
+
+    regions: tuple[ScheduledRegion, ...]
+    mode: Mode
+    resize: Resize
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SoftGuidance:
+        return self
+
+
+def with_guidance(model: ModelPatcher, guidance: SoftGuidance) -> ModelPatcher:
+    """Return a clone of the model with the regions added to those it has.
+
+    Raises ValueError if mode or resize differ from those of the guidance it has, or if the model is no
+    Stable Diffusion 1.5 for tokens of this width.
+    """
+    diffusion_model = model.model.diffusion_model
+    keys = cross_attention_keys(diffusion_model)
+    width = guidance.regions[0].region.tokens.shape[-1]
+    found = _context_width(diffusion_model)
+    if not keys or found != width:
+        raise ValueError(
+            f"these tokens are {width} wide and made for Stable Diffusion 1.5's cross-attention; the model, "
+            f"{type(model.model).__name__}, has "
+            + (f"a text width of {found}" if found else "no such layers")
+            + ". Connect the base model that the fusers were trained for"
+        )
+    model = model.clone()
+    options = model.model_options["transformer_options"]
+    before: SoftGuidance | None = options.get(GUIDANCE)
+    if before is not None:
+        if (before.mode, before.resize) != (guidance.mode, guidance.resize):
+            raise ValueError(
+                f"a run has one mode and one resize: this model already has soft guidance with mode "
+                f"{before.mode!r} and resize {before.resize!r}, this one asks for {guidance.mode!r} and "
+                f"{guidance.resize!r}; set both nodes alike"
+            )
+        guidance = SoftGuidance((*before.regions, *guidance.regions), guidance.mode, guidance.resize)
+    options[GUIDANCE] = guidance
+    wrappers = ((WrappersMP.OUTER_SAMPLE, _outer_sample), (WrappersMP.DIFFUSION_MODEL, _diffusion_model))
+    for kind, wrapper in wrappers:
+        model.remove_wrappers_with_key(kind, GUIDANCE)
+        model.add_wrapper_with_key(kind, GUIDANCE, wrapper)
+    return model
+
+
+def cross_attention_keys(diffusion_model: torch.nn.Module) -> list[BlockKey]:
+    """Return the (block, index, transformer index) of every cross-attention layer of a U-Net of the host."""
+    keys: list[BlockKey] = []
+    groups = [
+        ("input", getattr(diffusion_model, "input_blocks", ())),
+        ("middle", (getattr(diffusion_model, "middle_block", None) or (),)),
+        ("output", getattr(diffusion_model, "output_blocks", ())),
+    ]
+    for name, blocks in groups:
+        for index, layers in enumerate(blocks):
+            for layer in layers:
+                for transformer, _ in enumerate(getattr(layer, "transformer_blocks", ())):
+                    keys.append((name, index, transformer))
+    return keys
+
+
+def _context_width(diffusion_model: torch.nn.Module) -> int | None:
+    for module in diffusion_model.modules():
+        attention = getattr(module, "attn2", None)
+        if attention is not None:
+            return attention.to_k.in_features
+    return None
+
+
+class Run:
+    """What one sampling run computes once: sigmas of the schedule, text lengths, tokens and masks."""
+
+    def __init__(self, guidance: SoftGuidance, model: ModelPatcher, conds: dict[str, list[dict[str, Any]]]) -> None:
+        self.guidance = guidance
+        to_sigma: Callable[[float], float] = model.get_model_object("model_sampling").percent_to_sigma
+        self._sigmas = [
+            (float(to_sigma(region.start_percent)), float(to_sigma(region.end_percent)))
+            for region in guidance.regions
+        ]
+        self._scheduled = any((r.start_percent, r.end_percent) != (0.0, 1.0) for r in guidance.regions)
+        self._text_lengths: dict[Any, int] = {}
+        self._negative: set[Any] = set()
+        for name, entries in conds.items():
+            for cond in entries:
+                uuid = cond.get("uuid")
+                if cond.get("cross_attn") is not None:
+                    self._text_lengths[uuid] = cond["cross_attn"].shape[1]
+                if "negative" in name:
+                    self._negative.add(uuid)
+        self._tokens: dict[Any, GuidedTokens] = {}
+        self.keys: list[BlockKey] | None = None
+
+    def tokens(self, options: dict[str, Any], x: Tensor, text_length: int) -> GuidedTokens | None:
+        """Return the tokens that act on a forward of x (B, C, h, w), or None if none does at this step.
+
+        options are the forward's transformer options; text_length is that of the batched text.
+        """
+        active = self._active(options)
+        if not active:
+            return None
+        chunks = tuple(options.get("uuids") or options.get("cond_or_uncond") or (0,))
+        sides = tuple(options.get("cond_or_uncond") or (0,) * len(chunks))
+        key = (active, chunks, sides, tuple(x.shape), text_length, x.dtype, x.device)
+        if key not in self._tokens:
+            self._tokens[key] = self._make(active, chunks, sides, x, text_length)
+        return self._tokens[key]
+
+    def _active(self, options: dict[str, Any]) -> tuple[int, ...]:
+        if not self._scheduled:
+            return tuple(range(len(self._sigmas)))
+        sigma = float(options["sigmas"].flatten()[0])
+        return tuple(i for i, (start, end) in enumerate(self._sigmas) if end <= sigma <= start)
+
+    def _make(
+        self, active: tuple[int, ...], chunks: tuple[Any, ...], sides: tuple[int, ...], x: Tensor, text_length: int
+    ) -> GuidedTokens:
+        batch, _, height, width = x.shape
+        images = batch // len(chunks)
+        regions, biases = [], []
+        for index in active:
+            scheduled = self.guidance.regions[index]
+            region = scheduled.region
+            check_batch(region.tokens, images, "the exemplars' tokens")
+            tokens = (region.tokens.to(x.device, torch.float32) * region.weight).to(x.dtype)
+            mask = region.mask
+            if mask is not None:
+                check_batch(mask, images, "the mask")
+                method = "nearest-exact" if self.guidance.resize == "release" else None
+                mask = fit(mask, height * LATENT_SCALE, width * LATENT_SCALE, "the mask", method=method).to(x.device)
+                mask = _for_chunks(mask, len(chunks))
+            regions.append(Region(_for_chunks(tokens, len(chunks)), mask))
+            for_chunk = []
+            for chunk, side in zip(chunks, sides, strict=True):
+                # The host repeats a short text to the batch's length, which multiplies its attention weight.
+                bias = math.log(text_length / self._text_lengths.get(chunk, text_length))
+                if scheduled.positive_only and (chunk in self._negative or (not self._negative and side == 1)):
+                    bias = -math.inf
+                for_chunk.append(bias)
+            biases.append([for_chunk] * tokens.shape[1])
+        columns = [column for region_columns in biases for column in region_columns]
+        bias = None
+        if any(value for column in columns for value in column):
+            bias = torch.tensor(columns).T.repeat_interleave(images, 0).unsqueeze(1).to(x.device)
+        return GuidedTokens(Guidance(tuple(regions), self.guidance.mode, self.guidance.resize), bias)
+
+
+def _for_chunks(tensor: Tensor, chunks: int) -> Tensor:
+    """Repeat what is given for each image over the chunks of a batch; what is one for all stays one."""
+    return tensor if tensor.shape[0] == 1 else tensor.repeat(chunks, *(1,) * (tensor.ndim - 1))
+
+
+def tokens_for(options: dict[str, Any], x: Tensor, text_length: int) -> GuidedTokens | None:
+    """Return the tokens that act on a forward of x, for the U-Net and for the local fuser alike."""
+    run: Run | None = options.get(RUN)
+    return run.tokens(options, x, text_length) if run is not None else None
+
+
+def _outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
+    """Give one sampling run its cache, and free it after."""
+    guider = executor.class_obj
+    options = guider.model_options["transformer_options"]
+    options[RUN] = Run(options[GUIDANCE], guider.model_patcher, guider.conds)
+    try:
+        return executor(*args, **kwargs)
+    finally:
+        del options[RUN]
+
+
+def _diffusion_model(
+    executor: Any,
+    x: Tensor,
+    timesteps: Any = None,
+    context: Any = None,
+    y: Any = None,
+    control: Any = None,
+    transformer_options: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Run one forward of the U-Net with our tokens and masked attention added to a copy of its options."""
+    options = transformer_options or {}
+    tokens = tokens_for(options, x, context.shape[1])
+    if tokens is not None:
+        run: Run = options[RUN]
+        if run.keys is None:
+            run.keys = cross_attention_keys(executor.class_obj)
+        patches = dict(options.get("patches", {}))
+        patches["attn2_patch"] = [*patches.get("attn2_patch", ()), _AppendTokens(tokens)]
+        replaces = dict(options.get("patches_replace", {}))
+        others = replaces.get("attn2", {})
+        ours = {key: _GuidedReplace(tokens, others.get(key) or others.get(key[:2])) for key in run.keys}
+        replaces["attn2"] = {**others, **ours}
+        options = {**options, "patches": patches, "patches_replace": replaces}
+    return executor(x, timesteps, context, y, control, options, **kwargs)
+
+
+class _AppendTokens:
+    """The ``attn2_patch`` of one forward: puts the tokens behind what a layer attends to."""
+
+    def __init__(self, tokens: GuidedTokens) -> None:
+        self._tokens = tokens
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def __call__(
+        self, n: Tensor, context: Tensor, value: Tensor, extra_options: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        extended = self._extend(context)
+        extra_options[_SPAN] = (context.shape[1], extended.shape[1])
+        return n, extended, extended if value is context else self._tokens.append_to(value)
+
+    def _extend(self, context: Tensor) -> Tensor:
+        # Every layer is given the same context, unless another patch changes it.
+        if self._last is None or self._last[0] is not context:
+            self._last = (context, self._tokens.append_to(context))
+        return self._last[1]
+
+
+class _GuidedReplace:
+    """The ``attn2_replace`` of one layer: masked attention, plus what another pack's replace adds to the text."""
+
+    def __init__(self, tokens: GuidedTokens, other: Callable[..., Tensor] | None) -> None:
+        self._tokens = tokens
+        self._other = other
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any], **kwargs: Any) -> Tensor:
+        heads = extra_options["n_heads"]
+        height, width = extra_options["activations_shape"][-2:]
+        start, stop = extra_options[_SPAN]
+        kernel: Kernel = masked_kernel(extra_options.get("attn_precision"))
+        text_k, text_v = k[:, :start], v[:, :start]
+        if stop < k.shape[1]:  # a later patch has put columns of its own behind ours
+            text_k, text_v = torch.cat([text_k, k[:, stop:]], 1), torch.cat([text_v, v[:, stop:]], 1)
+            k, v = torch.cat([text_k, k[:, start:stop]], 1), torch.cat([text_v, v[:, start:stop]], 1)
+        out = self._tokens.attend(q, k, v, heads, height, width, kernel)
+        if self._other is not None:
+            # The other replace does plain attention to the text and something more; only that is wanted.
+            added = self._other(q, text_k, text_v, extra_options, **kwargs) - kernel(q, text_k, text_v, heads)
+            out = out + added
+        return out

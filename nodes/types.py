@@ -1,0 +1,8 @@
+"""The pack's own connection types and its place in the menu."""
+
+from comfy_api.latest import io
+
+Fusers = io.Custom("CNC_FUSERS")
+Tokens = io.Custom("CNC_TOKENS")
+
+CATEGORY = "Compose and Conquer"
