@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import fusers, loaders
+from . import compose, depth, fusers, inpaint, layers, loaders, masks
 from .host.folders import register_fusers
 
 
@@ -13,7 +13,8 @@ class ComposeAndConquer(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return all nodes."""
-        return [*loaders.NODES, *fusers.NODES]
+        families = (loaders, fusers, masks, inpaint, depth, layers, compose)
+        return [node for family in families for node in family.NODES]
 
 
 async def comfy_entrypoint() -> ComposeAndConquer:

@@ -23,6 +23,18 @@ def _percent(name: str, default: float, tooltip: str) -> io.Float.Input:
     return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.001, tooltip=tooltip)
 
 
+def strength_input() -> io.Float.Input:
+    """The weight of the local fuser."""
+    return io.Float.Input(
+        "strength",
+        default=1.0,
+        min=0.0,
+        max=2.0,
+        step=0.01,
+        tooltip="Weight of the depth maps; 0 leaves the conditioning as it is.",
+    )
+
+
 def _lambda(layer: str, words: str) -> io.Float.Input:
     return io.Float.Input(
         f"lambda_{layer}",
@@ -59,14 +71,7 @@ class ApplyLocalFuser(io.ComfyNode):
                     "negative", tooltip="The negative prompt. It gets the depth maps as well, as in training."
                 ),
                 Fusers.Input("fusers", tooltip="From Load Fusers; the file must hold a local fuser."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.01,
-                    tooltip="Weight of the depth maps; 0 leaves the conditioning as it is.",
-                ),
+                strength_input(),
                 _percent("start_percent", 0.0, "When in the sampling the depth maps begin to act; 0 is the start."),
                 _percent("end_percent", 1.0, "When they stop; 1 is the end."),
                 io.Float.Input(
@@ -126,8 +131,9 @@ class ApplyLocalFuser(io.ComfyNode):
                 f"{fusers.name} has no local fuser (keys 'local_adapter.*'), so it cannot take depth maps; load "
                 "a checkpoint with one, as the released cnc_v1.ckpt or local_fuser_v1.ckpt"
             )
+        channels = fusers.config.local_channels
         maps = [
-            None if depth is None else (picture(depth).movedim(-1, 1)[:, : fusers.config.local_channels] * scale).clamp(0, 1)
+            None if depth is None else (picture(depth).movedim(-1, 1)[:, :channels] * scale).clamp(0, 1)
             for depth, scale in ((fg_depth, fg_depth_scale), (bg_depth, bg_depth_scale))
         ]
         control = LocalFuserControl(fusers.local_fuser, fusers.compute_dtype, *maps)

@@ -1,0 +1,169 @@
+"""The whole method in one node, which expands into the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+from comfy_execution.graph_utils import GraphBuilder
+from torch import Tensor
+
+from .depth import depth_input
+from .fusers import ABSENT, LAMBDA_BG, LAMBDA_FG, strength_input
+from .host.expansion import HIDDEN, links
+from .host.pictures import optional_mask, picture
+from .host.schema import schema
+from .inpaint import DILATION, inpainter_input
+from .masks import saliency_input
+from .types import CATEGORY, Fusers
+
+
+class Compose(io.ComfyNode):
+    """Pictures in, conditioned model and prompts out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CnC_Compose",
+            display_name="Compose and Conquer",
+            category=CATEGORY,
+            description="The whole method in one node: finds the object in the foreground picture, takes depth maps "
+            "of object and background, and gives each layer the look of its exemplar. It expands into the pack's "
+            "other nodes, which ComfyUI caches one by one: turning a lambda runs the sampler again and nothing "
+            "before it.",
+            search_aliases=["cnc", "compose in depth", "foreground background", "two layers", "depth composition"],
+            inputs=[
+                io.Model.Input("model", tooltip="Any Stable Diffusion 1.5 model; LoRAs and other patches stay."),
+                io.Conditioning.Input("positive", tooltip="The positive prompt."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt."),
+                Fusers.Input("fusers", tooltip="From Load Fusers."),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    tooltip="The CLIP vision model that the fusers were trained with: ViT-L/14 for the released "
+                    "weights. Used for the exemplars alone.",
+                ),
+                io.Image.Input(
+                    "foreground",
+                    tooltip="The picture with the object to put in front. Without a background picture, what is "
+                    "behind the object is taken from here as well.",
+                ),
+                saliency_input("saliency"),
+                inpainter_input(),
+                depth_input("depth"),
+                LAMBDA_FG,
+                LAMBDA_BG,
+                strength_input(),
+                io.Image.Input(
+                    "background",
+                    optional=True,
+                    tooltip="A picture of the background. Without it the foreground picture is inpainted.",
+                ),
+                io.Image.Input(
+                    "fg_style",
+                    optional=True,
+                    tooltip="Exemplar for the look of the foreground. Without one, and with one for the background, "
+                    "the foreground's look is left to the text.",
+                ),
+                io.Image.Input("bg_style", optional=True, tooltip="Exemplar for the look of the background."),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="The object's mask, where you have it: saliency is not used then. Load Image's empty "
+                    "mask counts as none.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output("model_out", display_name="model", tooltip="To the sampler."),
+                io.Conditioning.Output("positive_out", display_name="positive", tooltip="To the sampler."),
+                io.Conditioning.Output("negative_out", display_name="negative", tooltip="To the sampler."),
+                io.Mask.Output("mask_out", display_name="mask", tooltip="The object's mask that was used."),
+                io.Image.Output("fg_depth", display_name="fg_depth", tooltip="Depth of the object, near is bright."),
+                io.Image.Output("bg_depth", display_name="bg_depth", tooltip="Depth of the background."),
+            ],
+            hidden=HIDDEN,
+            enable_expand=True,
+        )
+
+    @classmethod
+    def execute(cls, foreground: Tensor, mask: Tensor | None = None, **_: Any) -> io.NodeOutput:
+        linked = links(cls)
+        graph = GraphBuilder()
+        if optional_mask(mask, picture(foreground)) is None:
+            salient = graph.node(
+                "CnC_SalientMask",
+                image=linked["foreground"],
+                estimator=linked["saliency"],
+                threshold=0.5,
+                grow=0,
+                feather=0,
+            )
+            mask_link = salient.out(0)
+        else:
+            mask_link = linked["mask"]
+        background = linked.get("background")
+        if background is None:
+            inpainted = graph.node(
+                "CnC_InpaintBackground",
+                image=linked["foreground"],
+                mask=mask_link,
+                inpainter=linked["inpainter"],
+                dilation=DILATION,
+            )
+            background = inpainted.out(0)
+
+        def depth(image: Any, version: str, **inputs: Any) -> Any:
+            node = graph.node(
+                "CnC_DepthMap",
+                image=image,
+                estimator=linked["depth"],
+                version=version,
+                preprocessing="model",
+                clip_percent=0.0,
+                invert=False,
+                **inputs,
+            )
+            return node.out(0)
+
+        fg_depth, bg_depth = depth(linked["foreground"], "v2", mask=mask_link), depth(background, "v1")
+        styles = {}
+        for name in ("fg_style", "bg_style"):
+            if linked.get(name) is not None:
+                encoded = graph.node(
+                    "CLIPVisionEncode", clip_vision=linked["clip_vision"], image=linked[name], crop="center"
+                )
+                styles[name] = encoded.out(0)
+        tokens = graph.node("CnC_ApplyGlobalFuser", fusers=linked["fusers"], absent=ABSENT[0], **styles)
+        model = graph.node(
+            "CnC_SoftGuidance",
+            model=linked["model"],
+            tokens=tokens.out(0),
+            mask=mask_link,
+            lambda_fg=linked["lambda_fg"],
+            lambda_bg=linked["lambda_bg"],
+            start_percent=0.0,
+            end_percent=1.0,
+            mode="release",
+            resize="area",
+            apply_to="both",
+        )
+        steered = graph.node(
+            "CnC_ApplyLocalFuser",
+            positive=linked["positive"],
+            negative=linked["negative"],
+            fusers=linked["fusers"],
+            strength=linked["strength"],
+            start_percent=0.0,
+            end_percent=1.0,
+            fg_depth_scale=1.0,
+            bg_depth_scale=1.0,
+            fg_depth=fg_depth,
+            bg_depth=bg_depth,
+        )
+        # The host gives outputs by value or by link, and wants a link only for what this graph makes.
+        outputs = [model.out(0), steered.out(0), steered.out(1), mask_link, fg_depth, bg_depth]
+        if mask_link == linked.get("mask"):
+            outputs[3] = mask
+        return io.NodeOutput(*outputs, expand=graph.finalize())
+
+
+NODES: list[type[io.ComfyNode]] = [Compose]
