@@ -24,14 +24,17 @@ from .launch import complete_torchvision
 
 @dataclass(frozen=True)
 class LoadedPack:
-    """The pack as the host holds it.
-
-    module: the pack itself. core: its cnc_core, a second import of the same files as the plain
-    `cnc_core`: take the classes that meet the pack's own from here, or isinstance fails.
-    """
+    """The pack as the host holds it."""
 
     module: ModuleType
-    core: ModuleType
+
+    @property
+    def core(self) -> ModuleType:
+        """Its cnc_core, a second import of the same files as the plain `cnc_core`.
+
+        Take the classes that meet the pack's own from here, or isinstance fails.
+        """
+        return self.part("cnc_core")
 
     def part(self, name: str) -> ModuleType:
         """The pack's module `name`, e.g. "nodes.host.control"."""
@@ -74,8 +77,7 @@ def load_pack(nodes: ModuleType, pack: Path = rooms.ROOT) -> LoadedPack:
         logging.getLogger().removeHandler(logged)
     if not loaded:
         raise ImportError("\n".join(["ComfyUI refused the pack:", *logged.lines]))
-    module = sys.modules[str(pack).replace(".", "_x_")]
-    return LoadedPack(module, importlib.import_module(f"{module.__name__}.cnc_core"))
+    return LoadedPack(sys.modules[str(pack).replace(".", "_x_")])
 
 
 class _Recorder(logging.Handler):
