@@ -44,9 +44,7 @@ class DepthMap(io.ComfyNode):
                 "depth estimation",
             ],
             inputs=[
-                io.Image.Input(
-                    "image", tooltip="The picture, or a batch of them. An alpha channel is left out."
-                ),
+                io.Image.Input("image", tooltip="The picture, or a batch of them. An alpha channel is left out."),
                 depth_input("estimator"),
                 io.Combo.Input(
                     "version",
@@ -77,14 +75,11 @@ class DepthMap(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="The object, for v2 and v3; fitted to the picture. Load Image's empty mask counts as "
-                    "none.",
+                    tooltip="The object, for v2 and v3; fitted to the picture. Load Image's empty mask counts as none.",
                 ),
             ],
             outputs=[
-                io.Image.Output(
-                    display_name="depth", tooltip="Near is bright, grey, 0 to 1, of the picture's size."
-                )
+                io.Image.Output(display_name="depth", tooltip="Near is bright, grey, 0 to 1, of the picture's size.")
             ],
         )
 

@@ -49,9 +49,7 @@ class InpaintBackground(io.ComfyNode):
             "the widened mask stay exactly as they are.",
             search_aliases=["inpaint", "remove object", "erase", "fill", "telea", "clean plate"],
             inputs=[
-                io.Image.Input(
-                    "image", tooltip="The picture, or a batch of them. An alpha channel is left out."
-                ),
+                io.Image.Input("image", tooltip="The picture, or a batch of them. An alpha channel is left out."),
                 io.Mask.Input(
                     "mask",
                     tooltip="The object to take out: what is above 0.5, fitted to the picture. An empty mask "

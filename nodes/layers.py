@@ -34,9 +34,7 @@ class SplitLayers(io.ComfyNode):
                 "salient object",
             ],
             inputs=[
-                io.Image.Input(
-                    "image", tooltip="The picture, or a batch of them. An alpha channel is left out."
-                ),
+                io.Image.Input("image", tooltip="The picture, or a batch of them. An alpha channel is left out."),
                 saliency_input("saliency"),
                 inpainter_input(),
                 threshold_input(),
@@ -51,9 +49,7 @@ class SplitLayers(io.ComfyNode):
             outputs=[
                 io.Image.Output(display_name="foreground", tooltip="The object alone, on black."),
                 io.Image.Output(display_name="background", tooltip="The picture with the object gone."),
-                io.Mask.Output(
-                    display_name="mask", tooltip="1 on the object, 0 elsewhere, of the picture's size."
-                ),
+                io.Mask.Output(display_name="mask", tooltip="1 on the object, 0 elsewhere, of the picture's size."),
             ],
             hidden=HIDDEN,
             enable_expand=True,

@@ -86,9 +86,7 @@ class SalienceMap(io.ComfyNode):
             "(object). Refine Mask makes a clean mask of it; changing that does not run the estimator again.",
             search_aliases=["saliency", "background removal", "rembg", "segment", "foreground", "u2net"],
             inputs=[
-                io.Image.Input(
-                    "image", tooltip="The picture, or a batch of them. An alpha channel is left out."
-                ),
+                io.Image.Input("image", tooltip="The picture, or a batch of them. An alpha channel is left out."),
                 saliency_input("estimator"),
                 preprocessing_input(),
             ],
@@ -147,9 +145,7 @@ class RefineMask(io.ComfyNode):
                 feather_input(),
                 io.Boolean.Input("invert", default=False, tooltip="Swap inside and outside, after all else."),
             ],
-            outputs=[
-                io.Mask.Output(display_name="mask", tooltip="The refined mask, 0 to 1, of the same size.")
-            ],
+            outputs=[io.Mask.Output(display_name="mask", tooltip="The refined mask, 0 to 1, of the same size.")],
         )
 
     @classmethod
@@ -201,31 +197,23 @@ class SalientMask(io.ComfyNode):
                 "cut out",
             ],
             inputs=[
-                io.Image.Input(
-                    "image", tooltip="The picture, or a batch of them. An alpha channel is left out."
-                ),
+                io.Image.Input("image", tooltip="The picture, or a batch of them. An alpha channel is left out."),
                 saliency_input("estimator"),
                 threshold_input(),
                 grow_input(),
                 feather_input(),
             ],
             outputs=[
-                io.Mask.Output(
-                    display_name="mask", tooltip="1 on the object, 0 elsewhere, of the picture's size."
-                )
+                io.Mask.Output(display_name="mask", tooltip="1 on the object, 0 elsewhere, of the picture's size.")
             ],
             hidden=HIDDEN,
             enable_expand=True,
         )
 
     @classmethod
-    def execute(
-        cls, image: Tensor, estimator: str, threshold: float, grow: int, feather: int
-    ) -> io.NodeOutput:
+    def execute(cls, image: Tensor, estimator: str, threshold: float, grow: int, feather: int) -> io.NodeOutput:
         graph = GraphBuilder()
-        salience = graph.node(
-            "CnC_SalienceMap", image=links(cls)["image"], estimator=estimator, preprocessing="model"
-        )
+        salience = graph.node("CnC_SalienceMap", image=links(cls)["image"], estimator=estimator, preprocessing="model")
         mask = graph.node(
             "CnC_RefineMask",
             mask=salience.out(0),

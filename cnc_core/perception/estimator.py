@@ -106,8 +106,7 @@ def check_mask(mask: Tensor) -> None:
     """Raises ValueError unless `mask` is a (B, H, W) floating tensor without NaN or infinity."""
     if mask.ndim != 3 or not mask.is_floating_point() or mask.numel() == 0:
         raise ValueError(
-            f"a mask is a floating tensor (B, H, W) with at least one pixel; "
-            f"got {mask.dtype} {tuple(mask.shape)}"
+            f"a mask is a floating tensor (B, H, W) with at least one pixel; got {mask.dtype} {tuple(mask.shape)}"
         )
     broken = int((~torch.isfinite(mask)).sum())
     if broken:

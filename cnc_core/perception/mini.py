@@ -40,9 +40,7 @@ class ConvBlock(nn.Module):
         self.norm_out = operations.GroupNorm(_GROUPS, channels_out, **made)
         self.conv_out = operations.Conv2d(channels_out, channels_out, 3, padding=1, **made)
         self.skip = (
-            nn.Identity()
-            if channels_in == channels_out
-            else operations.Conv2d(channels_in, channels_out, 1, **made)
+            nn.Identity() if channels_in == channels_out else operations.Conv2d(channels_in, channels_out, 1, **made)
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -67,9 +67,7 @@ class TransformersDepth:
         self.network: nn.Module = _PredictedDepth(model)
         self.processor = processor
         config = model.config
-        self.metric = (
-            config.model_type in METRIC_MODELS or getattr(config, "depth_estimation_type", None) == "metric"
-        )
+        self.metric = config.model_type in METRIC_MODELS or getattr(config, "depth_estimation_type", None) == "metric"
 
     def prepare(self, image: Tensor, *, preprocessing: Preprocessing = "model") -> Tensor:
         """(B, H, W, 3) in [0, 1] to (B, 3, h, w), resized as the model wants.
@@ -119,9 +117,7 @@ def load_transformers_depth(
     offline = {"local_files_only": True, "trust_remote_code": False}
     try:
         processor = AutoImageProcessor.from_pretrained(str(folder), **offline)
-        model, report = AutoModelForDepthEstimation.from_pretrained(
-            str(folder), output_loading_info=True, **offline
-        )
+        model, report = AutoModelForDepthEstimation.from_pretrained(str(folder), output_loading_info=True, **offline)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise PerceptionError(
             f"{folder} does not load as a depth model: {str(error).strip()} It needs config.json, "

@@ -127,9 +127,7 @@ def test_ids_inputs_and_outputs_are_those_of_the_design(server: Server, node_id:
     assert list(info["input"]["required"]) == required
     assert list(info["input"].get("optional", {})) == optional
     assert info["output_name"] == outputs
-    assert (
-        info["display_name"] and info["description"] and info["category"].startswith("Compose and Conquer/")
-    )
+    assert info["display_name"] and info["description"] and info["category"].startswith("Compose and Conquer/")
     for kind in ("required", "optional"):
         for name, (_, options) in info["input"].get(kind, {}).items():
             assert options.get("tooltip"), name
@@ -182,12 +180,8 @@ def test_a_picture_of_64_by_64_ends_too(pictures: Server) -> None:
 
 
 @pytest.mark.parametrize("estimator", ["mini", "tiny-dpt"])
-def test_depth_has_the_pictures_size_and_full_range(
-    pictures: Server, depth_model: str, estimator: str
-) -> None:
-    assert (
-        depth_model in pictures.object_info()["CnC_DepthMap"]["input"]["required"]["estimator"][1]["options"]
-    )
+def test_depth_has_the_pictures_size_and_full_range(pictures: Server, depth_model: str, estimator: str) -> None:
+    assert depth_model in pictures.object_info()["CnC_DepthMap"]["input"]["required"]["estimator"][1]["options"]
     whole = shown(pictures.run(depth(estimator, "v1")), "3")
     assert whole.shape == (1, HEIGHT, WIDTH, 3)
     assert whole.min() == 0 and whole.max() == 255
@@ -216,17 +210,13 @@ def test_batches(pictures: Server) -> None:
             "3": node("MaskToImage", mask=["1", 1]),
             "4": node("RepeatImageBatch", image=["3", 0], amount=masks),
             "5": node("ImageToMask", image=["4", 0], channel="red"),
-            "6": node(
-                "CnC_InpaintBackground", image=["2", 0], mask=["5", 0], inpainter="navier-stokes", dilation=20
-            ),
+            "6": node("CnC_InpaintBackground", image=["2", 0], mask=["5", 0], inpainter="navier-stokes", dilation=20),
             "7": node("SaveImage", images=["6", 0], filename_prefix="batch"),
         }
 
     one = shown(pictures.run(prompt(1, 1)), "7")
     for images, masks in ((3, 1), (1, 3), (3, 3)):
-        np.testing.assert_array_equal(
-            shown(pictures.run(prompt(images, masks)), "7"), np.repeat(one, 3, axis=0)
-        )
+        np.testing.assert_array_equal(shown(pictures.run(prompt(images, masks)), "7"), np.repeat(one, 3, axis=0))
     error = pictures.run(prompt(2, 3)).error
     assert error is not None and "2 images and 3 masks" in error
 

@@ -24,12 +24,8 @@ def square(height: int, width: int, *, size: int, top: int, left: int) -> Tensor
     return mask
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "dilation"), [(64, 90, 50), (40, 30, 0), (20, 20, 130), (512, 16, 64)]
-)
-def test_dilation_is_a_square_brush_scaled_to_the_shorter_side(
-    height: int, width: int, dilation: int
-) -> None:
+@pytest.mark.parametrize(("height", "width", "dilation"), [(64, 90, 50), (40, 30, 0), (20, 20, 130), (512, 16, 64)])
+def test_dilation_is_a_square_brush_scaled_to_the_shorter_side(height: int, width: int, dilation: int) -> None:
     mask = (torch.rand(2, height, width, generator=torch.Generator().manual_seed(0)) > 0.995).float()
     radius = round(dilation / 2 * min(height, width) / 512)
     expected = np.zeros(mask.shape, dtype=np.float32)

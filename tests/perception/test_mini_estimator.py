@@ -65,9 +65,7 @@ def test_weights_come_back_from_half_precision(tmp_path: Path, network: MiniNet)
     loaded = load_mini("depth", saved(tmp_path / "depth.safetensors", network))
     assert {value.dtype for value in loaded.network.state_dict().values()} == {torch.float32}
     image = torch.rand(1, 64, 64, 3)
-    assert torch.allclose(
-        estimate(loaded, image), estimate(MiniEstimator("depth", network), image), atol=1e-2
-    )
+    assert torch.allclose(estimate(loaded, image), estimate(MiniEstimator("depth", network), image), atol=1e-2)
 
 
 def test_a_wrong_file_is_told(tmp_path: Path, network: MiniNet) -> None:

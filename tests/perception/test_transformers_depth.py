@@ -153,9 +153,7 @@ def test_wrong_folders_are_told(models: Path, tmp_path: Path) -> None:
         load_transformers_depth(folder)
 
     folder = make_dpt(tmp_path / "foreign")
-    (folder / "model.safetensors").write_bytes(
-        (models / "depth-anything" / "small" / "model.safetensors").read_bytes()
-    )
+    (folder / "model.safetensors").write_bytes((models / "depth-anything" / "small" / "model.safetensors").read_bytes())
     with pytest.raises(PerceptionError, match="different models"):
         load_transformers_depth(folder)
 
@@ -172,9 +170,7 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
     config["model_type"] = "remote_depth"
     config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModelForDepthEstimation": "evil.Model"}
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "evil.py").write_text(
-        f"open({str(tmp_path / 'ran')!r}, 'w').close()\nConfig = Model = object\n"
-    )
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nConfig = Model = object\n")
     with pytest.raises(PerceptionError, match="remote"):
         load_transformers_depth(folder)
     assert not (tmp_path / "ran").exists()
