@@ -38,6 +38,9 @@ class Kernels(NamedTuple):
     cross_attention: Kernel = fused_attention
 
 
+FUSED = Kernels()
+
+
 def guided_attention(
     q: Tensor,
     k: Tensor,
@@ -84,9 +87,7 @@ def release_mask(token_mask: Tensor, text: int, dtype: torch.dtype, token_bias: 
     return _with_text(logits.unsqueeze(1), text, dtype)
 
 
-def _paper_mask(
-    q: Tensor, k: Tensor, heads: int, token_mask: Tensor, text: int, token_bias: Tensor | None
-) -> Tensor:
+def _paper_mask(q: Tensor, k: Tensor, heads: int, token_mask: Tensor, text: int, token_bias: Tensor | None) -> Tensor:
     """Return the additive mask (B, heads, Lq, text + N) which turns the tokens' logits S into S * mask."""
     q, k = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k))
     logits = _wide(q @ k.transpose(2, 3), q.dtype) * q.shape[-1] ** -0.5
@@ -129,15 +130,11 @@ class GuidedTokens:
             raise ValueError(f"tokens of shape {tuple(tokens.shape)} do not fit text of shape {tuple(text.shape)}")
         return torch.cat([text, tokens.expand(text.shape[0], -1, -1)], dim=1)
 
-    def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, heads: int, height: int, width: int, kernel: Kernel
-    ) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int, height: int, width: int, kernel: Kernel) -> Tensor:
         """Do :func:`guided_attention` for a layer of ``height`` x ``width`` queries."""
         mask = token_mask(self.guidance, height, width)
         if self.guidance.mode != "release":
-            return guided_attention(
-                q, k, v, heads, mask, self.guidance.mode, token_bias=self.token_bias, kernel=kernel
-            )
+            return guided_attention(q, k, v, heads, mask, self.guidance.mode, token_bias=self.token_bias, kernel=kernel)
         text = k.shape[1] - mask.shape[2]
         key = (height, width, text, q.dtype)
         if key not in self._masks:
@@ -155,9 +152,7 @@ class GuidedContext:
         self.tokens = GuidedTokens(guidance) if isinstance(guidance, Guidance) else guidance
         self.states = text if self.tokens is None else self.tokens.append_to(text)
 
-    def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, heads: int, height: int, width: int, kernel: Kernel
-    ) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int, height: int, width: int, kernel: Kernel) -> Tensor:
         """Attend from q, the queries of a layer of ``height`` x ``width``, to the projections of ``states``."""
         if self.tokens is None:
             return kernel(q, k, v, heads)

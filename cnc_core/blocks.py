@@ -22,9 +22,7 @@ Operations = Any
 def timestep_embedding(timesteps: Tensor, channels: int) -> Tensor:
     """Return the sinusoidal embedding (B, channels) of timesteps (B,), in fp32: lower precision loses steps."""
     half = channels // 2
-    frequencies = torch.exp(
-        -math.log(10000) * torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
-    )
+    frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=timesteps.device) / half)
     angles = timesteps.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
@@ -52,9 +50,7 @@ class GEGLU(nn.Module):
 class FeedForward(nn.Module):
     """GEGLU to four times the width, then a linear layer to ``out_dim``."""
 
-    def __init__(
-        self, dim: int, out_dim: int, operations: Operations, *, dropout: float = 0.0, **factory: Any
-    ) -> None:
+    def __init__(self, dim: int, out_dim: int, operations: Operations, *, dropout: float = 0.0, **factory: Any) -> None:
         super().__init__()
         self.net = nn.Sequential(
             GEGLU(dim, 4 * dim, operations, **factory),
@@ -113,9 +109,7 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         self.norm = operations.GroupNorm(32, channels, eps=1e-6, **factory)
         self.proj_in = operations.Conv2d(channels, channels, 1, **factory)
-        self.transformer_blocks = nn.ModuleList(
-            [TransformerBlock(channels, heads, context_dim, operations, **factory)]
-        )
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, heads, context_dim, operations, **factory)])
         self.proj_out = zeroed(operations.Conv2d(channels, channels, 1, **factory))
 
     def forward(self, x: Tensor, context: GuidedContext, kernels: Kernels) -> Tensor:
@@ -180,30 +174,55 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
 
 
+class Block(nn.ModuleList):
+    """One block of the U-Net: modules in order, each given the inputs that it takes."""
+
+    def forward(
+        self,
+        h: Tensor,
+        emb: Tensor,
+        context: GuidedContext,
+        kernels: Kernels,
+        *,
+        modulations: Any = None,
+        size: torch.Size | None = None,
+    ) -> Tensor:
+        """Map h (B, C_in, H, W) to (B, C_out, *); size is what an upsampling goes to.
+
+        modulations: what a res block in which depth is injected takes beside the rest.
+        """
+        for layer in self:
+            if isinstance(layer, ResBlock):
+                h = layer(h, emb) if modulations is None else layer(h, emb, modulations)
+            elif isinstance(layer, SpatialTransformer):
+                h = layer(h, context, kernels)
+            elif isinstance(layer, Upsample):
+                h = layer(h, size)
+            else:
+                h = layer(h)
+        return h
+
+
 def encoder_blocks(config: FuserConfig, operations: Operations, **factory: Any) -> nn.ModuleList:
-    """Return Stable Diffusion's input blocks, each a ModuleList of one to two of the modules above."""
+    """Return Stable Diffusion's input blocks."""
     channels = config.model_channels
-    blocks = [nn.ModuleList([operations.Conv2d(config.in_channels, channels, 3, padding=1, **factory)])]
+    blocks = [Block([operations.Conv2d(config.in_channels, channels, 3, padding=1, **factory)])]
     for level, out_channels in enumerate(config.channels):
         for _ in range(config.num_res_blocks):
-            layers: list[nn.Module] = [
-                ResBlock(channels, out_channels, config.time_dim, operations, **factory)
-            ]
+            layers: list[nn.Module] = [ResBlock(channels, out_channels, config.time_dim, operations, **factory)]
             channels = out_channels
             if level < ATTENTION_LEVELS:
-                layers.append(
-                    SpatialTransformer(channels, config.num_heads, config.context_dim, operations, **factory)
-                )
-            blocks.append(nn.ModuleList(layers))
+                layers.append(SpatialTransformer(channels, config.num_heads, config.context_dim, operations, **factory))
+            blocks.append(Block(layers))
         if level < len(config.channels) - 1:
-            blocks.append(nn.ModuleList([Downsample(channels, operations, **factory)]))
+            blocks.append(Block([Downsample(channels, operations, **factory)]))
     return nn.ModuleList(blocks)
 
 
-def middle_block(config: FuserConfig, operations: Operations, **factory: Any) -> nn.ModuleList:
+def middle_block(config: FuserConfig, operations: Operations, **factory: Any) -> Block:
     """Return Stable Diffusion's middle block: a res block, a transformer, a res block."""
     channels = config.channels[-1]
-    return nn.ModuleList(
+    return Block(
         [
             ResBlock(channels, channels, config.time_dim, operations, **factory),
             SpatialTransformer(channels, config.num_heads, config.context_dim, operations, **factory),
@@ -219,17 +238,3 @@ def time_embed(config: FuserConfig, operations: Operations, **factory: Any) -> n
         nn.SiLU(),
         operations.Linear(config.time_dim, config.time_dim, **factory),
     )
-
-
-def run_block(
-    layers: nn.ModuleList, h: Tensor, emb: Tensor, context: GuidedContext, kernels: Kernels
-) -> Tensor:
-    """Run the modules of one block in order, each with the inputs that it takes."""
-    for layer in layers:
-        if isinstance(layer, ResBlock):
-            h = layer(h, emb)
-        elif isinstance(layer, SpatialTransformer):
-            h = layer(h, context, kernels)
-        else:
-            h = layer(h)
-    return h

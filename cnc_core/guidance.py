@@ -90,7 +90,7 @@ def token_mask(guidance: Guidance, height: int, width: int) -> Tensor:
     given = [None if r.mask is None else _resize(r.mask, height, width, guidance.resize) for r in guidance.regions]
     present = [mask for mask in given if mask is not None]
     if present:
-        rest = (1 - sum(broadcast_batch(present))).clamp(min=0)
+        rest = (1 - torch.stack(broadcast_batch(present)).sum(0)).clamp(min=0)
     else:
         tokens = guidance.regions[0].tokens
         rest = torch.ones(1, 1, height, width, dtype=torch.float32, device=tokens.device)

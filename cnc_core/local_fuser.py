@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import GuidedContext, GuidedTokens, Kernel, Kernels
+from .attention import FUSED, GuidedContext, GuidedTokens, Kernel, Kernels
 from .blocks import (
+    Block,
     Operations,
+    ResBlock,
     encoder_blocks,
     middle_block,
-    run_block,
     time_embed,
     timestep_embedding,
     zeroed,
@@ -67,9 +68,7 @@ class FeatureExtractor(nn.Module):
         for out_channels in config.inject_channels:
             conv = operations.Conv2d(channels, out_channels, 3, stride=2, padding=1, **factory)
             self.extractors.append(nn.Sequential(conv, nn.SiLU()))
-            self.zero_convs.append(
-                zeroed(operations.Conv2d(out_channels, out_channels, 3, padding=1, **factory))
-            )
+            self.zero_convs.append(zeroed(operations.Conv2d(out_channels, out_channels, 3, padding=1, **factory)))
             channels = out_channels
 
     def forward(self, fg_depth: Tensor, bg_depth: Tensor) -> tuple[Tensor, ...]:
@@ -103,7 +102,7 @@ class FeatureDenormalization(nn.Module):
         return torch.addcmul(shift, normed, gain)
 
 
-class InjectedResBlock(nn.Module):
+class InjectedResBlock(ResBlock):
     """A res block of the U-Net with FDN in place of its two group norms."""
 
     def __init__(
@@ -115,24 +114,17 @@ class InjectedResBlock(nn.Module):
         operations: Operations,
         **factory: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels, out_channels, time_dim, operations, **factory)
         self.norm_in = FeatureDenormalization(in_channels, feature_channels, operations, **factory)
         self.norm_out = FeatureDenormalization(out_channels, feature_channels, operations, **factory)
-        self.in_layers = nn.Sequential(
-            nn.Identity(), nn.SiLU(), operations.Conv2d(in_channels, out_channels, 3, padding=1, **factory)
-        )
-        self.emb_layers = nn.Sequential(nn.SiLU(), operations.Linear(time_dim, out_channels, **factory))
-        self.out_layers = nn.Sequential(
-            nn.Identity(),
-            nn.SiLU(),
-            nn.Dropout(0.0),
-            zeroed(operations.Conv2d(out_channels, out_channels, 3, padding=1, **factory)),
-        )
-        self.skip_connection: nn.Module = nn.Identity()
-        if in_channels != out_channels:
-            self.skip_connection = operations.Conv2d(in_channels, out_channels, 1, **factory)
+        self.in_layers[0] = nn.Identity()
+        self.out_layers[0] = nn.Identity()
 
-    def forward(self, x: Tensor, emb: Tensor, modulations: tuple[Modulation, Modulation]) -> Tensor:
+    def modulations(self, features: Tensor) -> tuple[Modulation, Modulation]:
+        """Return what both norms make of the features (B, feature_channels, h, w)."""
+        return self.norm_in.modulation(features), self.norm_out.modulation(features)
+
+    def forward(self, x: Tensor, emb: Tensor, modulations: tuple[Modulation, Modulation]) -> Tensor:  # type: ignore[override]
         """Map x (B, C_in, h, w), emb (B, time_dim) to (B, C_out, h, w)."""
         h = self.in_layers(self.norm_in(x, modulations[0])) + self.emb_layers(emb)[:, :, None, None]
         return self.skip_connection(x) + self.out_layers(self.norm_out(h, modulations[1]))
@@ -163,9 +155,10 @@ class LocalFuser(nn.Module):
         channels = config.model_channels
         for level, out_channels in enumerate(config.channels):
             index = 1 + level * (config.num_res_blocks + 1)
-            self.input_blocks[index][0] = InjectedResBlock(
+            injected = InjectedResBlock(
                 channels, out_channels, config.inject_channels[level], config.time_dim, operations, **factory
             )
+            self.input_blocks[index] = Block([injected, *list(self.input_blocks[index].children())[1:]])
             self._level_of[index] = level
             channels = out_channels
         self.zero_convs = nn.ModuleList()
@@ -173,13 +166,9 @@ class LocalFuser(nn.Module):
         for index in range(len(self.input_blocks)):
             if index:
                 channels = config.channels[(index - 1) // (config.num_res_blocks + 1)]
-            self.zero_convs.append(
-                nn.Sequential(zeroed(operations.Conv2d(channels, channels, 1, **factory)))
-            )
+            self.zero_convs.append(nn.Sequential(zeroed(operations.Conv2d(channels, channels, 1, **factory))))
         self.middle_block = middle_block(config, operations, **factory)
-        self.middle_block_out = nn.Sequential(
-            zeroed(operations.Conv2d(channels, channels, 1, **factory))
-        )
+        self.middle_block_out = nn.Sequential(zeroed(operations.Conv2d(channels, channels, 1, **factory)))
 
     def encode_depth(self, fg_depth: Tensor | None, bg_depth: Tensor | None) -> DepthEncoding:
         """Compute what depends on depth alone, once for a whole sampling run.
@@ -203,13 +192,9 @@ class LocalFuser(nn.Module):
                 f"{tuple(bg_depth.shape[2:])} for bg_depth"
             )
         batch = max(fg_depth.shape[0], bg_depth.shape[0])
-        features = self.feature_extractor(*_to_batch(batch, fg_depth=fg_depth, bg_depth=bg_depth))
-        modulations = []
-        for index, level in self._level_of.items():
-            block = self.input_blocks[index][0]
-            modulations.append(
-                (block.norm_in.modulation(features[level]), block.norm_out.modulation(features[level]))
-            )
+        features: tuple[Tensor, ...] = self.feature_extractor(*_to_batch(batch, fg_depth=fg_depth, bg_depth=bg_depth))
+        injected = [module for module in self.input_blocks.modules() if isinstance(module, InjectedResBlock)]
+        modulations = [block.modulations(feature) for block, feature in zip(injected, features, strict=True)]
         return DepthEncoding(features, tuple(modulations))
 
     def forward(
@@ -222,7 +207,7 @@ class LocalFuser(nn.Module):
         *,
         guidance: Guidance | GuidedTokens | None = None,
         depth: DepthEncoding | None = None,
-        attention: tuple[Kernel, Kernel] = Kernels(),
+        attention: tuple[Kernel, Kernel] = FUSED,
     ) -> list[Tensor]:
         """Return the 13 residuals: one for each skip connection of the U-Net, then the middle block's.
 
@@ -241,13 +226,11 @@ class LocalFuser(nn.Module):
         residuals = []
         h = x
         for index, (layers, zero_conv) in enumerate(zip(self.input_blocks, self.zero_convs, strict=True)):
-            if index in self._level_of:
-                h = layers[0](h, emb, depth.modulations[self._level_of[index]])
-                h = run_block(layers[1:], h, emb, guided_context, kernels)
-            else:
-                h = run_block(layers, h, emb, guided_context, kernels)
+            level = self._level_of.get(index)
+            modulations = None if level is None else depth.modulations[level]
+            h = layers(h, emb, guided_context, kernels, modulations=modulations)
             residuals.append(zero_conv(h))
-        h = run_block(self.middle_block, h, emb, guided_context, kernels)
+        h = self.middle_block(h, emb, guided_context, kernels)
         residuals.append(self.middle_block_out(h))
         return residuals
 

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .attention import GuidedContext, GuidedTokens, Kernel, Kernels
+from .attention import FUSED, GuidedContext, GuidedTokens, Kernel, Kernels
 from .blocks import (
+    Block,
     Operations,
     ResBlock,
     SpatialTransformer,
     Upsample,
     encoder_blocks,
     middle_block,
-    run_block,
     time_embed,
     timestep_embedding,
     zeroed,
@@ -57,24 +57,22 @@ class UNet(nn.Module):
             zeroed(operations.Conv2d(config.model_channels, config.in_channels, 3, padding=1, **factory)),
         )
 
-    def encode(
-        self, x: Tensor, timesteps: Tensor, context: GuidedContext, kernels: Kernels = Kernels()
-    ) -> Encoded:
+    def encode(self, x: Tensor, timesteps: Tensor, context: GuidedContext, kernels: Kernels = FUSED) -> Encoded:
         """Run the encoder and the middle block; training may do so without gradient."""
         emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(x.dtype))
         skips = []
         h = x
         for layers in self.input_blocks:
-            h = run_block(layers, h, emb, context, kernels)
+            h = layers(h, emb, context, kernels)
             skips.append(h)
-        return Encoded(run_block(self.middle_block, h, emb, context, kernels), tuple(skips), emb)
+        return Encoded(self.middle_block(h, emb, context, kernels), tuple(skips), emb)
 
     def decode(
         self,
         encoded: Encoded,
         context: GuidedContext,
         residuals: Sequence[Tensor] | None = None,
-        kernels: Kernels = Kernels(),
+        kernels: Kernels = FUSED,
     ) -> Tensor:
         """Run the decoder, with the residuals added to the skip connections and to the middle's output."""
         h, skips, emb = encoded
@@ -85,11 +83,8 @@ class UNet(nn.Module):
             skips = tuple(skip + residual for skip, residual in zip(skips, residuals[:-1], strict=True))
         for index, layers in enumerate(self.output_blocks):
             h = torch.cat([h, skips[-1 - index]], dim=1)
-            if isinstance(layers[-1], Upsample):
-                h = run_block(layers[:-1], h, emb, context, kernels)
-                h = layers[-1](h, skips[-2 - index].shape[2:])
-            else:
-                h = run_block(layers, h, emb, context, kernels)
+            size = skips[-2 - index].shape[2:] if index + 1 < len(skips) else None
+            h = layers(h, emb, context, kernels, size=size)
         return self.out(h)
 
     def forward(
@@ -100,7 +95,7 @@ class UNet(nn.Module):
         *,
         residuals: Sequence[Tensor] | None = None,
         guidance: Guidance | GuidedTokens | None = None,
-        attention: tuple[Kernel, Kernel] = Kernels(),
+        attention: tuple[Kernel, Kernel] = FUSED,
     ) -> Tensor:
         """Return the prediction (B, in_channels, h, w), eps or v as the weights were trained.
 
@@ -109,9 +104,7 @@ class UNet(nn.Module):
         """
         kernels = Kernels(*attention)
         guided_context = GuidedContext(context, guidance)
-        return self.decode(
-            self.encode(x, timesteps, guided_context, kernels), guided_context, residuals, kernels
-        )
+        return self.decode(self.encode(x, timesteps, guided_context, kernels), guided_context, residuals, kernels)
 
 
 def _decoder_blocks(config: FuserConfig, operations: Operations, **factory: Any) -> nn.ModuleList:
@@ -130,10 +123,8 @@ def _decoder_blocks(config: FuserConfig, operations: Operations, **factory: Any)
             ]
             channels = out_channels
             if level < ATTENTION_LEVELS:
-                layers.append(
-                    SpatialTransformer(channels, config.num_heads, config.context_dim, operations, **factory)
-                )
+                layers.append(SpatialTransformer(channels, config.num_heads, config.context_dim, operations, **factory))
             if level and index == config.num_res_blocks:
                 layers.append(Upsample(channels, operations, **factory))
-            blocks.append(nn.ModuleList(layers))
+            blocks.append(Block(layers))
     return nn.ModuleList(blocks)

@@ -137,9 +137,7 @@ class ApplyLocalFuser(io.ComfyNode):
             for depth, scale in ((fg_depth, fg_depth_scale), (bg_depth, bg_depth_scale))
         ]
         control = LocalFuserControl(fusers.local_fuser, fusers.compute_dtype, *maps)
-        return io.NodeOutput(
-            *add_control(positive, negative, control.scheduled(strength, start_percent, end_percent))
-        )
+        return io.NodeOutput(*add_control(positive, negative, control.scheduled(strength, start_percent, end_percent)))
 
 
 class ApplyGlobalFuser(io.ComfyNode):
@@ -170,17 +168,13 @@ class ApplyGlobalFuser(io.ComfyNode):
                     tooltip="CLIP Vision Encode (crop: center) of the foreground's exemplar, made with the CLIP "
                     "vision model of the training: ViT-L/14 for the released weights.",
                 ),
-                io.ClipVisionOutput.Input(
-                    "bg_style", optional=True, tooltip="The same of the background's exemplar."
-                ),
+                io.ClipVisionOutput.Input("bg_style", optional=True, tooltip="The same of the background's exemplar."),
             ],
             outputs=[Tokens.Output("tokens", display_name="tokens", tooltip="For Soft Guidance.")],
         )
 
     @classmethod
-    def execute(
-        cls, fusers: HostFusers, absent: str, fg_style: Any = None, bg_style: Any = None
-    ) -> io.NodeOutput:
+    def execute(cls, fusers: HostFusers, absent: str, fg_style: Any = None, bg_style: Any = None) -> io.NodeOutput:
         if fg_style is None and bg_style is None and absent != "zero embedding":
             return io.NodeOutput(TokenPair(None, None))
         embeds = [None if style is None else style["image_embeds"] for style in (fg_style, bg_style)]

@@ -111,9 +111,7 @@ class LocalFuserControl(comfy.controlnet.ControlBase):
             context,
             guidance=tokens_for(transformer_options, x, context.shape[1]),
             depth=self._encoding(x, batched_number),
-            attention=Kernels(
-                plain_kernel(transformer_options), _cross_attention_kernel(transformer_options)
-            ),
+            attention=Kernels(plain_kernel(transformer_options), _cross_attention_kernel(transformer_options)),
         )
         residuals = [residual.to(x_noisy.dtype) for residual in residuals]
         control = {"input": [], "middle": residuals[-1:], "output": residuals[:-1]}

@@ -122,8 +122,7 @@ class Run:
         self.guidance = guidance
         to_sigma: Callable[[float], float] = model.get_model_object("model_sampling").percent_to_sigma
         self._sigmas = [
-            (float(to_sigma(region.start_percent)), float(to_sigma(region.end_percent)))
-            for region in guidance.regions
+            (float(to_sigma(region.start_percent)), float(to_sigma(region.end_percent))) for region in guidance.regions
         ]
         self._scheduled = any((r.start_percent, r.end_percent) != (0.0, 1.0) for r in guidance.regions)
         self._text_lengths: dict[Any, int] = {}
