@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from cnc_core import FuserConfig, GlobalFuser, Guidance, LocalFuser, Region, UNet
+from cnc_core import FuserConfig, Fusers, GlobalFuser, Guidance, LocalFuser, Region, UNet
 
-from .golden import Golden, golden, made_state
+from .golden import Golden, State, golden, made_state
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,3 +62,25 @@ def guidance(released: Golden) -> Guidance:
         Region(bg_tokens, None, released.lambda_bg),
     )
     return Guidance(regions, mode="release", resize="release")
+
+
+@pytest.fixture(scope="session")
+def fusers(local_fuser: LocalFuser, global_fuser: GlobalFuser, config: FuserConfig) -> Fusers:
+    return Fusers(local_fuser, global_fuser, config, {})
+
+
+@pytest.fixture(scope="session")
+def released_state(fusers: Fusers) -> State:
+    """All keys of a released file at the small size: the fusers, and SD's beside them."""
+    assert fusers.local_fuser is not None
+    assert fusers.global_fuser is not None
+    return {
+        **{f"local_adapter.{key}": value for key, value in fusers.local_fuser.state_dict().items()},
+        **{f"global_adapter.{key}": value for key, value in fusers.global_fuser.state_dict().items()},
+        "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(32, 4, 3, 3),
+        "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": torch.zeros(32, 64),
+        "first_stage_model.encoder.conv_in.weight": torch.zeros(8, 3, 3, 3),
+        "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight": torch.zeros(77, 64),
+        "betas": torch.zeros(1000),
+        "alphas_cumprod": torch.zeros(1000),
+    }

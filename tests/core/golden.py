@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from cnc_core import FuserConfig
 
+State = dict[str, Tensor]
+
 DATA = Path(__file__).resolve().parents[1] / "data"
 
 
@@ -66,7 +68,7 @@ def made_weight(key: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
     return noise * 0.1 + (1 if key.endswith("weight") else 0)
 
 
-def made_state(module: nn.Module, prefix: str, seed: int = 0) -> dict[str, Tensor]:
+def made_state(module: nn.Module, prefix: str, seed: int = 0) -> State:
     """Make the weights of a module under its own keys, which are the released ones after ``prefix``."""
     return {key: made_weight(prefix + key, tuple(value.shape), seed) for key, value in module.state_dict().items()}
 
@@ -74,3 +76,8 @@ def made_state(module: nn.Module, prefix: str, seed: int = 0) -> dict[str, Tenso
 def relative_error(value: Tensor, expected: Tensor) -> float:
     """Return the norm of the difference over the norm."""
     return float((value.double() - expected.double()).norm() / expected.double().norm())
+
+
+def of(state: State, *prefixes: str) -> State:
+    """Return the tensors whose names begin with one of the prefixes."""
+    return {key: value for key, value in state.items() if key.startswith(prefixes)}

@@ -49,7 +49,8 @@ class Case:
     token_bias: Tensor | None
 
     def to(self, dtype: torch.dtype) -> Case:
-        return Case(*(t.to(dtype) for t in (self.q, self.k, self.v)), self.heads, self.token_mask, self.token_bias)
+        q, k, v = (t.to(dtype) for t in (self.q, self.k, self.v))
+        return Case(q, k, v, self.heads, self.token_mask, self.token_bias)
 
     def expected(self, mode: Mode) -> Tensor:
         return by_the_equation(self.q, self.k, self.v, self.heads, self.token_mask, mode, self.token_bias)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cnc_core import FuserConfig, GlobalFuser, Guidance, LocalFuser, UNet, guided_attention, token_mask
 from cnc_core.blocks import Attention
+from cnc_core.guidance import Mode
 
 from .golden import DATA, Golden, made_state, relative_error
 
@@ -42,10 +43,10 @@ def test_one_attention_layer(released: Golden, config: FuserConfig, guidance: Gu
     mask = token_mask(guidance, 16, 16)
     if form == "plain":
         mask = torch.ones_like(mask)
-    mode = "paper" if form == "hadamard" else "release"
+    mode: Mode = "paper" if form == "hadamard" else "release"
     with torch.no_grad():
-        attended = guided_attention(*layer(queries, context), config.num_heads, mask, mode)
-        attended = layer.to_out(attended)
+        q, k, v = layer(queries, context)
+        attended = layer.to_out(guided_attention(q, k, v, config.num_heads, mask, mode))
     assert relative_error(attended, released[f"out.attention.{form}"]) < TOLERANCE
 
 
