@@ -15,7 +15,10 @@ from .masks import LAYERS, saliency_input, threshold_input
 
 
 class SplitLayers(io.ComfyNode):
-    """Foreground, background and mask of one picture."""
+    """Foreground, background and mask of one picture.
+
+    Without a mask it expands into Salient Mask and itself with that mask; with one, into Inpaint Background.
+    """
 
     @classmethod
     def define_schema(cls) -> io.Schema:

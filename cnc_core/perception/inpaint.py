@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .estimator import Inpainter, Run, apply_network, check_image, check_mask
+from .opencv import opencv
 
 DILATION = 50
 """The release's brush: 50 x 50 pixels at 512."""
@@ -60,8 +61,7 @@ def dilate(mask: Tensor, dilation: float = DILATION) -> Tensor:
     """
     if dilation < 0:
         raise ValueError(f"dilation is a width in pixels, 0 or more; got {dilation}")
-    import cv2
-
+    cv2 = opencv()
     radius = round(dilation * min(mask.shape[1:]) / REFERENCE_SIDE / 2)
     brush = np.ones((2 * radius + 1, 2 * radius + 1), dtype=np.uint8)
     grown = [cv2.dilate(inside, brush) for inside in (mask > 0.5).cpu().numpy().astype(np.uint8)]
@@ -96,8 +96,7 @@ class OpenCVInpainter:
 
     def finish(self, output: Tensor, height: int, width: int) -> Tensor:
         """What `prepare` returned, filled, to (B, height, width, 3)."""
-        import cv2
-
+        cv2 = opencv()
         flag = cv2.INPAINT_TELEA if self.method == "telea" else cv2.INPAINT_NS
         filled = []
         for stacked in output.cpu().numpy():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .estimator import check_mask
+from .opencv import opencv
 
 Binary = np.ndarray
 """(H, W) of bool."""
@@ -52,8 +53,7 @@ def refine_mask(
 
 def largest_part(inside: Binary) -> Binary:
     """The largest connected part alone; pixels that touch at a corner are connected."""
-    import cv2
-
+    cv2 = opencv()
     count, labels, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8), connectivity=8)
     if count <= 2:
         return inside
@@ -63,8 +63,7 @@ def largest_part(inside: Binary) -> Binary:
 
 def without_holes(inside: Binary) -> Binary:
     """With every outside region filled that does not reach the picture's border."""
-    import cv2
-
+    cv2 = opencv()
     # Outside regions connect along edges only, as inside ones connect at corners too.
     _, labels = cv2.connectedComponents((~inside).astype(np.uint8), connectivity=4)
     border = np.concatenate((labels[0], labels[-1], labels[:, 0], labels[:, -1]))
@@ -88,8 +87,7 @@ def feathered(inside: Binary, width: int) -> np.ndarray:
 
 def distance_to(inside: Binary) -> np.ndarray:
     """Each pixel's distance to the nearest inside pixel, between centres; infinite where there is none."""
-    import cv2
-
+    cv2 = opencv()
     if not inside.any():
         return np.full(inside.shape, np.inf, dtype=np.float32)
     outside = (~inside).astype(np.uint8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -109,3 +111,9 @@ def test_bad_input_is_named(image: Tensor, mask: Tensor, dilation: float, messag
 def test_an_unknown_inpainter_is_told_what_there_is() -> None:
     with pytest.raises(PerceptionError, match=r"lama.*telea, navier-stokes"):
         load_inpainter("lama")
+
+
+def test_without_opencv_the_user_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(PerceptionError, match=r"need OpenCV.*-m pip install opencv-python"):
+        inpaint(load_inpainter("telea"), ramp(8, 8), square(8, 8, size=2, top=3, left=3), dilation=0)
