@@ -122,8 +122,8 @@ def test_gradients_equal_those_of_the_equation(mode: Mode, seeds: list[int]) -> 
         expected = torch.autograd.grad((case.expected(mode) * direction).sum(), inputs)
         found = torch.autograd.grad((case.attended(mode) * direction).sum(), inputs)
         for name, gradient, reference in zip("qkv", found, expected, strict=True):
-            error = (gradient - reference).norm() / (reference.norm() + 1e-6)  # of one key alone, q's is 0
-            assert error < 1e-5, (seed, name)
+            # Where one key takes all, the gradients of q and k are 0: errors are then those of the direction's size.
+            assert (gradient - reference).norm() < 5e-6 * (reference.norm() + 0.1 * direction.norm()), (seed, name)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
