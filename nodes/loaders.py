@@ -6,6 +6,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from .host import fusers as host_fusers
+from .host import mini
 from .host.folders import FUSERS
 from .host.schema import schema
 from .types import CATEGORY, Fusers
@@ -46,4 +47,35 @@ class LoadFusers(io.ComfyNode):
         return io.NodeOutput(host_fusers.load(folder_paths.get_full_path_or_raise(FUSERS, fusers_name)))
 
 
-NODES: list[type[io.ComfyNode]] = [LoadFusers]
+class LoadMini(io.ComfyNode):
+    """Load CnC-Mini, all of it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CnC_LoadMini",
+            display_name="Load CnC-Mini (Compose and Conquer)",
+            category=CATEGORY,
+            description="Loads CnC-Mini, which comes with the pack: a small model of the same architecture, trained "
+            "from nothing on pictures of simple solids, 128 x 128. It shows how the nodes work together, with "
+            "no download and no GPU, and draws nothing else: for pictures of your own use Stable Diffusion 1.5 "
+            "and the released fusers.",
+            search_aliases=["compose and conquer", "cnc", "mini", "demo model", "test model"],
+            inputs=[],
+            outputs=[
+                io.Model.Output("model", display_name="model", tooltip="The small U-Net, which predicts v."),
+                io.Clip.Output("clip", display_name="clip", tooltip="Its text encoder; it knows some 60 words."),
+                io.Vae.Output("vae", display_name="vae", tooltip="Its autoencoder."),
+                io.ClipVision.Output(
+                    "clip_vision", display_name="clip_vision", tooltip="Its image encoder, for exemplars."
+                ),
+                Fusers.Output("fusers", display_name="fusers", tooltip="Its local and global fuser."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(*mini.load())
+
+
+NODES: list[type[io.ComfyNode]] = [LoadFusers, LoadMini]
