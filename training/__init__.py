@@ -1,0 +1,1 @@
+"""Making the checkpoints of Compose and Conquer: data, training stages and evaluation."""
