@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import compose, depth, fusers, inpaint, layers, loaders, masks
 from .host.folders import register_fusers
+from .host.perception import register_depth_models
 
 
 class ComposeAndConquer(ComfyExtension):
@@ -20,4 +21,5 @@ class ComposeAndConquer(ComfyExtension):
 async def comfy_entrypoint() -> ComposeAndConquer:
     """Return the extension; the host calls this after import, which itself changes nothing of the host's."""
     register_fusers()
+    register_depth_models()
     return ComposeAndConquer()

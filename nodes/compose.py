@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from comfy_api.latest import io
-from comfy_execution.graph_utils import GraphBuilder
 from torch import Tensor
 
 from .depth import depth_input
 from .fusers import ABSENT, LAMBDA_BG, LAMBDA_FG, strength_input
-from .host.expansion import HIDDEN, links
+from .host.expansion import HIDDEN, GraphBuilder, links
 from .host.pictures import optional_mask, picture
 from .host.schema import schema
 from .inpaint import DILATION, inpainter_input

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
-from comfy_execution.graph_utils import GraphBuilder
 from torch import Tensor
 
 from ..cnc_core.perception import cut_out
-from .host.expansion import HIDDEN, links
+from .host.expansion import HIDDEN, GraphBuilder, links
 from .host.pictures import optional_mask, pair, picture
 from .host.schema import schema
 from .inpaint import dilation_input, inpainter_input

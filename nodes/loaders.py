@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import folder_paths
 from comfy_api.latest import io
 
 from .host import fusers as host_fusers
 from .host import mini
-from .host.folders import FUSERS
+from .host.folders import fuser_files, fuser_path
 from .host.schema import schema
 from .types import CATEGORY, Fusers
 
@@ -28,7 +27,7 @@ class LoadFusers(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "fusers_name",
-                    options=folder_paths.get_filename_list(FUSERS),
+                    options=fuser_files(),
                     tooltip="A checkpoint in models/cnc. Only the fusers are read from it: the base model comes "
                     "from your own checkpoint loader.",
                 )
@@ -44,7 +43,7 @@ class LoadFusers(io.ComfyNode):
 
     @classmethod
     def execute(cls, fusers_name: str) -> io.NodeOutput:
-        return io.NodeOutput(host_fusers.load(folder_paths.get_full_path_or_raise(FUSERS, fusers_name)))
+        return io.NodeOutput(host_fusers.load(fuser_path(fusers_name)))
 
 
 class LoadMini(io.ComfyNode):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 from comfy_api.latest import io, ui
-from comfy_execution.graph_utils import GraphBuilder
 from torch import Tensor
 
 from ..cnc_core.perception import PREPROCESSING, Preprocessing, available, estimate, refine_mask
-from .host.expansion import HIDDEN, links
+from .host.expansion import HIDDEN, GraphBuilder, links
 from .host.perception import each, saliency_estimator
 from .host.pictures import masks, picture
 from .host.schema import ADVANCED, schema

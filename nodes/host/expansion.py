@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from comfy_api.latest import io
+from comfy_execution.graph_utils import GraphBuilder
+
+__all__ = ["HIDDEN", "GraphBuilder", "links"]
 
 HIDDEN = [io.Hidden.unique_id, io.Hidden.dynprompt]
 """What a compound node's schema must ask for."""

@@ -22,3 +22,21 @@ def register_folder(name: str, extensions: set[str]) -> None:
 def register_fusers() -> None:
     """Add ``models/cnc``, where the fusers' checkpoints are."""
     register_folder(FUSERS, {".safetensors", ".sft", ".ckpt", ".pt", ".pth"})
+
+
+def fuser_files() -> list[str]:
+    """Return the names of the files in ``models/cnc``."""
+    names: list[str] = folder_paths.get_filename_list(FUSERS)
+    return names
+
+
+def fuser_path(name: str) -> str:
+    """Return the path of a file in ``models/cnc``. Raises FileNotFoundError, with the folders looked in."""
+    path: str | None = folder_paths.get_full_path(FUSERS, name)
+    if path is None:
+        folders = ", ".join(folder_paths.get_folder_paths(FUSERS))
+        raise FileNotFoundError(
+            f"there is no file {name!r} of fusers; looked in {folders}. Put cnc_v1.ckpt of the authors' release, or "
+            "a .safetensors of your own training, there"
+        )
+    return path

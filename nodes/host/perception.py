@@ -53,8 +53,6 @@ def register_depth_models() -> None:
 
 def depth_folders() -> list[Path]:
     """Where depth models are looked for."""
-    if DEPTH_FOLDER not in folder_paths.folder_names_and_paths:
-        register_depth_models()
     return [Path(path) for path in folder_paths.get_folder_paths(DEPTH_FOLDER)]
 
 
