@@ -194,3 +194,25 @@ def test_errors_have_the_numbers(mask_shape: tuple[int, ...], mode: Mode, words:
     q, k = torch.zeros(2, 5, 8), torch.zeros(2, 9, 8)
     with pytest.raises(ValueError, match=words):
         guided_attention(q, k, k, 2, torch.ones(mask_shape), mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_kernels_get_a_finite_mask_in_the_dtype_of_q(mode: Mode, dtype: torch.dtype, seeds: list[int]) -> None:
+    """Hosts' kernels add it to logits in q's dtype: an infinity there, or another dtype, is wrong or slow."""
+    masks = []
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+        assert mask is not None
+        masks.append(mask)
+        return fused_attention(q, k, v, heads, mask)
+
+    for seed in seeds[:10]:
+        case = drawn(seed).to(dtype)
+        guided_attention(case.q, case.k, case.v, case.heads, case.token_mask, mode, kernel=kernel)
+        mask, batch = masks.pop(), case.q.shape[0]
+        assert mask.dtype == dtype
+        assert mask.isfinite().all()
+        assert mask.shape[0] in (1, batch)
+        assert mask.shape[1] in (1, case.heads)
+        assert mask.shape[2:] == (case.q.shape[1], case.k.shape[1])
