@@ -21,12 +21,10 @@ def link_pack(pack: Path, custom_nodes: Path) -> Path:
         if entry.exists() and entry.resolve() == pack:
             return entry
     place = custom_nodes / NAME
-    if place.is_symlink() and not place.exists():
+    if os.path.lexists(place) and not place.exists():
         place.unlink()  # it led to a checkout that is gone
     if place.exists():
-        raise FileExistsError(
-            f"{place} exists and is not this checkout ({pack}): move it away, then run again"
-        )
+        raise FileExistsError(f"{place} exists and is not this checkout ({pack}): move it away, then run again")
     _link(pack, place)
     return place
 

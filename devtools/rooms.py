@@ -28,9 +28,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         init = ROOT / fullname / "__init__.py"
         if fullname not in PACKAGES or not init.is_file():
             return None
-        return importlib.util.spec_from_file_location(
-            fullname, init, submodule_search_locations=[str(init.parent)]
-        )
+        return importlib.util.spec_from_file_location(fullname, init, submodule_search_locations=[str(init.parent)])
 
 
 def install() -> None:

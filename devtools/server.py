@@ -98,6 +98,7 @@ class Server:
         self._command = [
             python,
             str(Path(__file__).with_name("launch.py")),
+            "--with-parent",
             str(self.comfy),
             *("--port", self.url.rpartition(":")[2]),
             *("--base-directory", str(self.base)),
@@ -111,7 +112,7 @@ class Server:
     def __enter__(self) -> Server:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env
+                self._command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=self._env
             )
         try:
             self._wait_until_ready(self._process)

@@ -4,6 +4,8 @@
     pixels = flow.add("LoadImage", image="cone.png")
     flow.add("PreviewImage", images=pixels.out("IMAGE"))
     server.run(flow.prompt)
+
+A node or input that the host does not have is told at once.
 """
 
 from __future__ import annotations

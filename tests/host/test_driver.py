@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,3 +72,28 @@ def test_two_servers_run_side_by_side(server: Server) -> None:
         assert not any(name.startswith("CnC_") for name in other.object_info())
     assert not other.base.exists()
     assert server.run(saved(6)).error is None
+
+
+@pytest.mark.slow
+def test_a_server_ends_with_the_process_that_started_it(comfy: Path, root: Path) -> None:
+    script = (
+        f"import sys; sys.path.insert(0, {str(root)!r})\n"
+        "from devtools.server import Server\nfrom pathlib import Path\nimport os\n"
+        f"server = Server(Path({str(comfy)!r}), pack=None).__enter__()\n"
+        "print(server.url, server.base, flush=True)\nos._exit(1)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=400)
+    url, base = done.stdout.split()
+    deadline = time.monotonic() + 30
+    while _answers(url) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    shutil.rmtree(base)
+    assert not _answers(url)
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{url}/system_stats", timeout=5).close()
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+    return True
