@@ -108,7 +108,7 @@ def _pytest(host: Host) -> list[str | Path]:
     from devtools.environment import say
 
     tools = ROOT / ".host" / "pytest"
-    if not tools.is_dir():
+    if not (tools / "pytest").is_dir():
         say(f"{host.python} has no pytest: putting one into {tools}, outside of your ComfyUI")
         code = _call([sys.executable, "-m", "pip", "install", "--quiet", "--target", tools, "pytest"], host)
         if code != 0:
