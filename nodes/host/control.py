@@ -102,14 +102,13 @@ class LocalFuserControl(comfy.controlnet.ControlBase):
         fuser: LocalFuser = self.fuser.model
         x = self.model_sampling.calculate_input(t, x_noisy).to(self.compute_dtype)
         timesteps = self.model_sampling.timestep(t).float()  # lower precision cannot tell 751 from 752
-        context = comfy.model_management.cast_to_device(
-            cond.get("crossattn_controlnet", cond["c_crossattn"]), x.device, self.compute_dtype
-        )
+        text = "crossattn_controlnet" if "crossattn_controlnet" in cond else "c_crossattn"
+        context = comfy.model_management.cast_to_device(cond[text], x.device, self.compute_dtype)
         residuals = fuser(
             x,
             timesteps,
             context,
-            guidance=tokens_for(transformer_options, x, context.shape[1]),
+            guidance=tokens_for(transformer_options, x, context.shape[1], text),
             depth=self._encoding(x, batched_number),
             attention=Kernels(plain_kernel(transformer_options), _cross_attention_kernel(transformer_options)),
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -115,42 +115,60 @@ def _context_width(diffusion_model: torch.nn.Module) -> int | None:
     return None
 
 
-class Run:
-    """What one sampling run computes once: sigmas of the schedule, text lengths, tokens and masks."""
+class _Chunk(NamedTuple):
+    """What one chunk of a batch is of: which prompt, and how long its text was before the host made a batch."""
 
-    def __init__(self, guidance: SoftGuidance, model: ModelPatcher, conds: dict[str, list[dict[str, Any]]]) -> None:
+    negative: bool
+    text_length: int
+
+
+class Run:
+    """What one sampling run computes once: sigmas of the schedule, tokens and masks.
+
+    guider: the host's, whose ``conds`` are the run's conditioning, once it has begun.
+    """
+
+    def __init__(self, guidance: SoftGuidance, guider: Any) -> None:
         self.guidance = guidance
-        to_sigma: Callable[[float], float] = model.get_model_object("model_sampling").percent_to_sigma
+        self._guider = guider
+        sampling = guider.model_patcher.get_model_object("model_sampling")
+        to_sigma: Callable[[float], float] = sampling.percent_to_sigma
         self._sigmas = [
             (float(to_sigma(region.start_percent)), float(to_sigma(region.end_percent))) for region in guidance.regions
         ]
         self._scheduled = any((r.start_percent, r.end_percent) != (0.0, 1.0) for r in guidance.regions)
-        self._text_lengths: dict[Any, int] = {}
-        self._negative: set[Any] = set()
-        for name, entries in conds.items():
-            for cond in entries:
-                uuid = cond.get("uuid")
-                if cond.get("cross_attn") is not None:
-                    self._text_lengths[uuid] = cond["cross_attn"].shape[1]
-                if "negative" in name:
-                    self._negative.add(uuid)
         self._tokens: dict[Any, GuidedTokens] = {}
         self.keys: list[BlockKey] | None = None
 
-    def tokens(self, options: dict[str, Any], x: Tensor, text_length: int) -> GuidedTokens | None:
+    def tokens(self, options: dict[str, Any], x: Tensor, text_length: int, text: str) -> GuidedTokens | None:
         """Return the tokens that act on a forward of x (B, C, h, w), or None if none does at this step.
 
-        options are the forward's transformer options; text_length is that of the batched text.
+        options are the forward's transformer options; text_length is that of the batched text, which the
+        conditioning holds under the name ``text``.
         """
         active = self._active(options)
         if not active:
             return None
-        chunks = tuple(options.get("uuids") or options.get("cond_or_uncond") or (0,))
-        sides = tuple(options.get("cond_or_uncond") or (0,) * len(chunks))
-        key = (active, chunks, sides, tuple(x.shape), text_length, x.dtype, x.device)
+        uuids = options.get("uuids") or options.get("cond_or_uncond") or (0,)
+        sides = options.get("cond_or_uncond") or (0,) * len(uuids)
+        chunks = tuple(self._chunk(uuid, side, text, text_length) for uuid, side in zip(uuids, sides, strict=True))
+        key = (active, chunks, tuple(x.shape), text_length, x.dtype, x.device)
         if key not in self._tokens:
-            self._tokens[key] = self._make(active, chunks, sides, x, text_length)
+            self._tokens[key] = self._make(active, chunks, x, text_length)
         return self._tokens[key]
+
+    def _chunk(self, uuid: Any, side: int, text: str, text_length: int) -> _Chunk:
+        """Say what one chunk of a batch is, by the uuid of its conditioning and its side, 0 cond and 1 uncond.
+
+        Where a prompt has an area, the host may give the other prompt that area under the same uuid.
+        """
+        conds: dict[str, list[dict[str, Any]]] = self._guider.conds
+        entries = {name: entry for name, own in conds.items() for entry in own if entry.get("uuid") == uuid}
+        names = list(conds)
+        name = names[side] if side < len(names) and names[side] in entries else next(iter(entries), "")
+        held = entries[name]["model_conds"].get(text) if name else None
+        negative = "negative" in name if any("negative" in other for other in names) else side == 1
+        return _Chunk(negative, text_length if held is None else held.size()[1])
 
     def _active(self, options: dict[str, Any]) -> tuple[int, ...]:
         if not self._scheduled:
@@ -158,9 +176,7 @@ class Run:
         sigma = float(options["sigmas"].flatten()[0])
         return tuple(i for i, (start, end) in enumerate(self._sigmas) if end <= sigma <= start)
 
-    def _make(
-        self, active: tuple[int, ...], chunks: tuple[Any, ...], sides: tuple[int, ...], x: Tensor, text_length: int
-    ) -> GuidedTokens:
+    def _make(self, active: tuple[int, ...], chunks: tuple[_Chunk, ...], x: Tensor, text_length: int) -> GuidedTokens:
         batch, _, height, width = x.shape
         images = batch // len(chunks)
         regions, biases = [], []
@@ -175,14 +191,15 @@ class Run:
                 method = "nearest-exact" if self.guidance.resize == "release" else None
                 mask = fit(mask, height * LATENT_SCALE, width * LATENT_SCALE, "the mask", method=method).to(x.device)
                 mask = _for_chunks(mask, len(chunks))
+            acts = [not (scheduled.positive_only and chunk.negative) for chunk in chunks]
+            if mask is not None and not all(acts):  # where it does not act, what it covers is left to others
+                mask = mask * torch.tensor(acts, device=x.device).repeat_interleave(images)[:, None, None, None]
             regions.append(Region(_for_chunks(tokens, len(chunks)), mask))
-            for_chunk = []
-            for chunk, side in zip(chunks, sides, strict=True):
-                # The host repeats a short text to the batch's length, which multiplies its attention weight.
-                bias = math.log(text_length / self._text_lengths.get(chunk, text_length))
-                if scheduled.positive_only and (chunk in self._negative or (not self._negative and side == 1)):
-                    bias = -math.inf
-                for_chunk.append(bias)
+            # The host repeats a short text to the batch's length, which multiplies its attention weight.
+            for_chunk = [
+                math.log(text_length / chunk.text_length) if act else -math.inf
+                for chunk, act in zip(chunks, acts, strict=True)
+            ]
             biases.append([for_chunk] * tokens.shape[1])
         columns = [column for region_columns in biases for column in region_columns]
         bias = None
@@ -196,17 +213,20 @@ def _for_chunks(tensor: Tensor, chunks: int) -> Tensor:
     return tensor if tensor.shape[0] == 1 else tensor.repeat(chunks, *(1,) * (tensor.ndim - 1))
 
 
-def tokens_for(options: dict[str, Any], x: Tensor, text_length: int) -> GuidedTokens | None:
-    """Return the tokens that act on a forward of x, for the U-Net and for the local fuser alike."""
+def tokens_for(options: dict[str, Any], x: Tensor, text_length: int, text: str = "c_crossattn") -> GuidedTokens | None:
+    """Return the tokens that act on a forward of x, for the U-Net and for the local fuser alike.
+
+    text: the host's name for the text that it attends to, text_length of that in the batch.
+    """
     run: Run | None = options.get(RUN)
-    return run.tokens(options, x, text_length) if run is not None else None
+    return run.tokens(options, x, text_length, text) if run is not None else None
 
 
 def _outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
     """Give one sampling run its cache, and free it after."""
     guider = executor.class_obj
     options = guider.model_options["transformer_options"]
-    options[RUN] = Run(options[GUIDANCE], guider.model_patcher, guider.conds)
+    options[RUN] = Run(options[GUIDANCE], guider)
     try:
         return executor(*args, **kwargs)
     finally:
