@@ -102,9 +102,9 @@ def workflow(object_info: dict[str, Any], scene: Scene, steps: int, seed: int) -
     return flow, {name: flow.add("PreviewImage", images=link).id for name, link in shown.items()}
 
 
-def run(comfy: Path, arguments: Sequence[str], steps: int, seed: int) -> Path:
-    """Run all scenes on one server, write every picture and the sheet, return the sheet's path."""
-    OUTPUT.mkdir(exist_ok=True)
+def run(comfy: Path, arguments: Sequence[str], steps: int, seed: int, output: Path = OUTPUT) -> Path:
+    """Run all scenes on one server, write every picture and the sheet into `output`, return the sheet's path."""
+    output.mkdir(exist_ok=True)
     say(f"starting the ComfyUI in {comfy}")
     rows = []
     with Server(comfy, extra_args=arguments) as server:
@@ -120,9 +120,9 @@ def run(comfy: Path, arguments: Sequence[str], steps: int, seed: int) -> Path:
             cells = {name: _open((PICTURES / f"{file}.png").read_bytes()) for name, file in _files(scene).items()}
             cells |= {name: _open(done.images(node_id)[0]) for name, node_id in shown.items()}
             for name, image in cells.items():
-                image.save(OUTPUT / f"{number}_{name}.png")
+                image.save(output / f"{number}_{name}.png")
             rows.append((scene.title, cells))
-    path = OUTPUT / "sheet.png"
+    path = output / "sheet.png"
     sheet(rows).save(path)
     return path
 
