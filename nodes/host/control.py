@@ -70,6 +70,7 @@ class LocalFuserControl(comfy.controlnet.ControlBase):
     def pre_run(self, model: Any, percent_to_timestep_function: Callable[[float], float]) -> None:
         """Start a run on the given base model. Raises ValueError if it is no match for the fuser."""
         super().pre_run(model, percent_to_timestep_function)
+        self._encodings.clear()  # an interrupted run has had no cleanup
         self.model_sampling = model.model_sampling
         config = self.fuser.model.config
         channels = getattr(model.diffusion_model, "model_channels", None)
