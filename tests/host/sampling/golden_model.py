@@ -174,7 +174,6 @@ class GoldenModel:
         cfg: float | None = None,
         fg_depth: Tensor | None = None,
         bg_depth: Tensor | None = None,
-        guided: Callable[[int], bool] = lambda t: True,
         steered: Callable[[int], bool] = lambda t: True,
         guide_negative: bool = True,
         others: Residuals | None = None,
@@ -183,9 +182,10 @@ class GoldenModel:
     ) -> Tensor:
         """The same run with the core's networks, one text at a time: the last predicted x0.
 
-        Each of ``positive`` is one text, and their predictions are averaged, as the host does. guided, steered: at
-        which timesteps the exemplars and the depth maps act. others: residuals of another ControlNet. unet_text:
-        what other patches make of the text, in the U-Net alone; kernels: theirs, in the U-Net alone.
+        guidance: the core's, None, or a function that gives either for a timestep; steered: at which timesteps the
+        depth maps act. Each of ``positive`` is one text, and their predictions are averaged, as the host does.
+        others: residuals of another ControlNet. unet_text: what other patches make of the text, in the U-Net alone;
+        kernels: theirs, in the U-Net alone.
         """
         kernels = kernels or self.host.core.Kernels()
         released = self.released
@@ -201,7 +201,7 @@ class GoldenModel:
 
         def predict(x: Tensor, t: int, text: Tensor, guidance: Any) -> Tensor:
             steps = torch.full((x.shape[0],), t)
-            guidance = guidance if guided(t) else None
+            guidance = guidance(t) if callable(guidance) else guidance
             residuals = None
             if steered(t):
                 residuals = self.local_fuser(x, steps, text, *maps, guidance=guidance)
