@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ def ddim(predict: Predict, noise: Tensor, steps: int) -> Iterator[Tensor]:
     """Deterministic DDIM from pure noise; yields the predicted latent after every step."""
     times = torch.linspace(STEPS - 1, 0, steps + 1).round().long()
     x = noise
-    for now, then in zip(times[:-1], times[1:], strict=True):
+    for now, then in pairwise(times):
         at = now.expand(len(x))
         signal, spread = _levels(at)
         v = predict(x, at)

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+Network = TypeVar("Network", bound=nn.Module)
 Loss = Callable[["Draw"], tuple[Tensor, dict[str, float]]]
 
 
@@ -77,6 +79,7 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             self.parameters, plan.learning_rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay, fused=True
         )
+        self._tensors: list[Tensor] = list(self.parameters)
         self.average = [p.detach().clone() for p in self.parameters]
         if resume and self.path.exists():
             self._load()
@@ -127,7 +130,7 @@ class Training:
             self.step += 1
             decay = min(plan.ema, (1 + self.step) / (10 + self.step))
             with torch.no_grad():
-                torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+                torch._foreach_lerp_(self.average, self._tensors, 1 - decay)
             for name, number in {"loss": value.item(), **extra}.items():
                 sums[name] = sums.get(name, 0.0) + number
             count += 1
@@ -147,3 +150,11 @@ class Training:
             for parameter, mean in zip(self.parameters, self.average, strict=True):
                 parameter.copy_(mean)
         self.modules.eval()
+
+
+def channels_last(network: Network) -> Network:
+    """The network with its weights in the memory order in which convolutions are fastest."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network

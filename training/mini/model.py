@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cnc_core import DepthEncoding, FuserConfig, GlobalFuser, Guidance, LocalFuser, Region, UNet
 
 from .clip import TextEncoder
+from .diffusion import Predict
 
 
 def small_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
@@ -29,7 +30,7 @@ CONFIG = FuserConfig(
     model_channels=32,
     channel_mult=(1, 2, 3, 4),
     num_res_blocks=2,
-    num_heads=4,
+    num_heads=2,
     context_dim=96,
     local_channels=3,
     inject_channels=(24, 32, 48, 64),
@@ -69,23 +70,11 @@ class Mini(nn.Module):
 
     def encode_depth(self, conditions: Conditions) -> DepthEncoding | None:
         """The part of the local fuser that depends on depth alone; None without depth."""
-        if conditions.fg_depth is None or conditions.bg_depth is None:
-            return None
-        channels = self.config.local_channels
-        maps = (conditions.fg_depth, conditions.bg_depth)
-        return self.local_fuser.encode_depth(*(depth.expand(-1, channels, -1, -1) for depth in maps))
+        return encode_depth(self.local_fuser, conditions)
 
     def guidance(self, conditions: Conditions) -> Guidance | None:
         """Soft guidance by the exemplars' tokens; None without exemplars."""
-        if conditions.fg_embed is None or conditions.bg_embed is None:
-            return None
-        fg_tokens, bg_tokens = self.global_fuser(conditions.fg_embed, conditions.bg_embed)
-        return Guidance(
-            (
-                Region(fg_tokens, conditions.mask, conditions.lambda_fg),
-                Region(bg_tokens, None, conditions.lambda_bg),
-            )
-        )
+        return soft_guidance(self.global_fuser, conditions)
 
     def forward(
         self, x: Tensor, timesteps: Tensor, context: Tensor, depth: DepthEncoding | None, guidance: Guidance | None
@@ -93,11 +82,46 @@ class Mini(nn.Module):
         """v (B, 4, h, w) for noisy latents x (B, 4, h, w)."""
         residuals = None
         if depth is not None:
-            residuals = self.local_fuser(x, timesteps, context, depth=depth, guidance=guidance, attention=KERNELS)
+            residuals = self.local_fuser(
+                x, timesteps, context, depth=depth, guidance=guidance, attention=KERNELS
+            )
         return self.unet(x, timesteps, context, residuals=residuals, guidance=guidance, attention=KERNELS)
 
 
-NARROW = (16, 24, 24, 32)  # of the depth streams' released channels 32, 64, 64, 64
+def encode_depth(fuser: LocalFuser, conditions: Conditions) -> DepthEncoding | None:
+    """What depends on depth alone, of maps with one channel; None without depth."""
+    if conditions.fg_depth is None or conditions.bg_depth is None:
+        return None
+    maps = (conditions.fg_depth, conditions.bg_depth)
+    return fuser.encode_depth(*(depth.expand(-1, fuser.config.local_channels, -1, -1) for depth in maps))
+
+
+def soft_guidance(fuser: GlobalFuser, conditions: Conditions) -> Guidance | None:
+    """The exemplars' tokens, the foreground's under the mask, the background's elsewhere; None without exemplars."""
+    if conditions.fg_embed is None or conditions.bg_embed is None:
+        return None
+    fg_tokens, bg_tokens = fuser(conditions.fg_embed, conditions.bg_embed)
+    foreground = Region(fg_tokens, conditions.mask, conditions.lambda_fg)
+    return Guidance((foreground, Region(bg_tokens, None, conditions.lambda_bg)))
+
+
+def predict_v(
+    unet: UNet, text: TextEncoder, local_fuser: LocalFuser, global_fuser: GlobalFuser, conditions: Conditions
+) -> Predict:
+    """The networks with their conditions filled in; what does not depend on x or t is computed once."""
+    context = text(conditions.tokens)
+    depth, guidance = encode_depth(local_fuser, conditions), soft_guidance(global_fuser, conditions)
+
+    def predict(x: Tensor, timesteps: Tensor) -> Tensor:
+        residuals = None
+        if depth is not None:
+            residuals = local_fuser(x, timesteps, context, depth=depth, guidance=guidance, attention=KERNELS)
+        return unet(x, timesteps, context, residuals=residuals, guidance=guidance, attention=KERNELS)
+
+    return predict
+
+
+NARROW = (8, 16, 16, 32)  # of the depth streams' released channels 32, 64, 64, 64
 
 
 def narrow_streams(fuser: LocalFuser) -> None:
@@ -105,14 +129,16 @@ def narrow_streams(fuser: LocalFuser) -> None:
     size and would take half of a step's time. `released_streams` puts them back as zeros, which
     changes nothing: SiLU(0) = 0, and nothing reads them."""
     extractor = fuser.feature_extractor
-    for stream in (extractor.fg_extractor, extractor.bg_extractor):
+    for name in ("fg_extractor", "bg_extractor"):
+        layers: list[nn.Module] = []
         channels = fuser.config.local_channels
-        for index, width in zip((0, 2, 4, 6), NARROW, strict=True):
-            stride = stream[index].stride[0]
-            stream[index] = nn.Conv2d(channels, width, 3, stride=stride, padding=1)
+        for width, stride in zip(NARROW, (1, 2, 1, 2), strict=True):
+            layers += [nn.Conv2d(channels, width, 3, stride=stride, padding=1), nn.SiLU()]
             channels = width
-    first = extractor.extractors[0][0]
-    extractor.extractors[0][0] = nn.Conv2d(2 * NARROW[-1], first.out_channels, 3, stride=2, padding=1)
+        extractor.add_module(name, nn.Sequential(*layers))
+    inject = fuser.config.inject_channels[0]
+    first = nn.Sequential(nn.Conv2d(2 * NARROW[-1], inject, 3, stride=2, padding=1), nn.SiLU())
+    extractor.extractors = nn.ModuleList([first, *list(extractor.extractors)[1:]])
 
 
 def released_streams(state: dict[str, Tensor], config: FuserConfig) -> dict[str, Tensor]:

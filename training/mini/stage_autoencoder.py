@@ -11,11 +11,12 @@ from torch import Tensor
 
 from .autoencoder import Autoencoder, Widths
 from .cache import SIZE, SceneCache
-from .loop import Draw, Plan, Training
+from .loop import Draw, Plan, Training, channels_last
 
 ENCODER = Widths((16, 32, 64, 64), (1, 1, 2, 3))
 DECODER = Widths((32, 32, 64, 64), (1, 1, 2, 3))
-PLAN = Plan("autoencoder", steps=4000, batch=16, learning_rate=1.5e-3, seed=11, save_every=250, weight_decay=0.0)
+PLAN = Plan("autoencoder", steps=3000, batch=16, learning_rate=1.5e-3, seed=11, save_every=250, weight_decay=0.0)
+DECODER_PLAN = Plan("decoder", steps=1500, batch=16, learning_rate=8e-4, seed=13, save_every=250, weight_decay=0.0)
 CROP = 64
 LATENT_NOISE = 0.08  # added to latents in training: near latents decode alike, which diffusion needs
 
@@ -49,7 +50,7 @@ def psnr(seen: Tensor, wanted: Tensor) -> float:
 def train(cache: SceneCache, folder: Path, resume: bool = True, plan: Plan = PLAN) -> Autoencoder:
     """Train to the plan's end; returns the averaged weights."""
     torch.manual_seed(plan.seed)
-    model = Autoencoder(ENCODER, DECODER).to(memory_format=torch.channels_last)
+    model = channels_last(Autoencoder(ENCODER, DECODER))
     training = Training(plan, model, folder, resume)
 
     def loss(draw: Draw) -> tuple[Tensor, dict[str, float]]:
@@ -75,3 +76,37 @@ def measure(model: Autoencoder, cache: SceneCache, rows: np.ndarray) -> dict[str
         latent = model.encode(picture)
         seen = model.decode(latent)
     return {"psnr": psnr(seen, picture), "mean": float(latent.mean()), "std": float(latent.std())}
+
+
+def restore(folder: Path) -> Autoencoder:
+    """The autoencoder as far as the stage has come. Raises FileNotFoundError where it has not begun."""
+    if not (folder / f"{PLAN.name}.pt").exists():
+        raise FileNotFoundError(f"no autoencoder in {folder}: run `python -m training mini --stage autoencoder`")
+    model = Autoencoder(ENCODER, DECODER)
+    Training(PLAN, model, folder).use_average()
+    return model.requires_grad_(False)
+
+
+def train_decoder(cache: SceneCache, folder: Path, resume: bool = True, plan: Plan = DECODER_PLAN) -> Autoencoder:
+    """Train the decoder alone, on whole pictures' latents of the frozen encoder."""
+    model = channels_last(restore(folder))
+    training = Training(plan, model.taesd_decoder.requires_grad_(True), folder, resume)
+
+    def loss(draw: Draw) -> tuple[Tensor, dict[str, float]]:
+        wanted = crops(cache, draw).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            latent = model.encode(wanted).float()
+            seen = model.decode(latent + 0.5 * LATENT_NOISE * draw.noise(*latent.shape)).float()
+        return reconstruction_loss(seen, wanted), {"psnr": psnr(seen.detach(), wanted)}
+
+    training.run(loss)
+    training.use_average()
+    return model
+
+
+def restore_decoder(folder: Path) -> Autoencoder:
+    """The autoencoder with the decoder of the later stage, where that has begun."""
+    model = restore(folder)
+    if (folder / f"{DECODER_PLAN.name}.pt").exists():
+        Training(DECODER_PLAN, model.taesd_decoder.requires_grad_(True), folder).use_average()
+    return model.requires_grad_(False)

@@ -113,3 +113,10 @@ def measure(model: Encoders, cache_: SceneCache, rows: np.ndarray) -> dict[str, 
     _, right = _asked(model.source, SOURCE, source, truth, "s.")
     _, more = _asked(model.background, BACKGROUND, background, truth, "b.")
     return {**right, **more}
+
+
+def restore(folder: Path) -> Encoders:
+    """Both encoders as far as the stage has come."""
+    model = Encoders()
+    Training(PLAN, model, folder).use_average()
+    return model.requires_grad_(False)

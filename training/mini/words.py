@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -51,7 +52,7 @@ def split_word(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
     """Byte-pair encoding of one lower-case ASCII word, its end marked as CLIP does."""
     parts = [*word[:-1], word[-1] + "</w>"]
     while len(parts) > 1:
-        pairs = list(zip(parts, parts[1:], strict=False))
+        pairs = list(pairwise(parts))
         best = min(pairs, key=lambda pair: ranks.get(pair, sys.maxsize))
         if best not in ranks:
             break

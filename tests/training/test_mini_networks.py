@@ -1,0 +1,95 @@
+"""The Mini's networks: what is trained narrow is the released layout's function, and diffusion's identities."""
+
+import pytest
+import torch
+
+from cnc_core import LocalFuser, UNet
+from training.mini.autoencoder import Autoencoder, Widths
+from training.mini.clip import ImageEncoder
+from training.mini.diffusion import ddim, noised, v_loss, velocity
+from training.mini.loop import Draw
+from training.mini.model import CONFIG, Conditions, Mini, encode_depth, released_streams, small_attention
+from training.mini.stage_diffusion import RECIPES, altered
+
+
+def test_a_narrow_autoencoder_widens_exactly() -> None:
+    torch.manual_seed(0)
+    narrow = Autoencoder(Widths((16, 32, 64, 64), (1, 1, 2, 3)), Widths((32, 32, 64, 64), (1, 1, 2, 3)))
+    wide, state = Autoencoder(), narrow.released_layout()
+    assert float(state.pop("vae_scale")) == pytest.approx(0.18215) and float(state.pop("vae_shift")) == 0
+    wide.load_state_dict(state)
+    picture = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        latent = narrow.encode(picture)
+        assert latent.shape == (1, 4, 4, 4)
+        torch.testing.assert_close(wide.encode(picture), latent, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(wide.decode(latent), narrow.decode(latent), atol=1e-6, rtol=1e-5)
+
+
+def test_narrow_depth_streams_widen_exactly() -> None:
+    torch.manual_seed(0)
+    mini, wide = Mini(), LocalFuser(CONFIG)
+    wide.load_state_dict(released_streams(mini.local_fuser.state_dict(), CONFIG))
+    conditions = Conditions(torch.zeros(1, 77, dtype=torch.long), torch.rand(1, 1, 64, 64), torch.rand(1, 1, 64, 64))
+    with torch.no_grad():
+        narrow, full = encode_depth(mini.local_fuser, conditions), encode_depth(wide, conditions)
+    assert narrow is not None and full is not None
+    for a, b in zip(narrow.features, full.features, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_small_attention_is_attention() -> None:
+    q, k, v = torch.randn(2, 9, 16), torch.randn(2, 5, 16), torch.randn(2, 5, 16)
+    mask = torch.randn(2, 1, 9, 5)
+    from cnc_core import fused_attention
+
+    for given in (None, mask):
+        torch.testing.assert_close(small_attention(q, k, v, 4, given), fused_attention(q, k, v, 4, given))
+
+
+def test_the_networks_give_predictions_and_embeddings() -> None:
+    mini = Mini().eval()
+    tokens, depth = torch.zeros(2, 77, dtype=torch.long), torch.rand(2, 1, 64, 64)
+    embed = torch.randn(2, 96)
+    conditions = Conditions(tokens, depth, depth, embed, embed, (depth > 0.5).float())
+    x, t = torch.randn(2, 4, 8, 8), torch.tensor([3, 900])
+    with torch.no_grad():
+        context = mini.text(tokens)
+        v = mini(x, t, context, mini.encode_depth(conditions), mini.guidance(conditions))
+        encoder = ImageEncoder()
+        assert encoder(encoder.prepare(torch.rand(2, 3, 128, 128))).shape == (2, 96)
+    assert context.shape == (2, 77, 96) and v.shape == x.shape
+    assert sum(p.numel() for p in UNet(CONFIG).parameters()) * 2 < 16e6
+
+
+def test_v_and_ddim_recover_the_latent() -> None:
+    latent, noise = torch.randn(2, 4, 4, 4), torch.randn(2, 4, 4, 4)
+    at = torch.tensor([10, 700])
+    target = velocity(latent, noise, at)
+    assert float(v_loss(target, target, at)) == 0
+
+    def perfect(x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        signal = noised(torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1), timesteps)
+        spread = noised(torch.zeros(2, 1, 1, 1), torch.ones(2, 1, 1, 1), timesteps)
+        return (signal * x - latent) / spread
+
+    for found in ddim(perfect, noise, 5):
+        torch.testing.assert_close(found, latent, atol=1e-3, rtol=1e-3)
+
+
+def test_conditions_are_left_out_at_their_rates() -> None:
+    recipe = RECIPES["base"]
+    ones = torch.ones(recipe.plan.batch, 1, 8, 8)
+    tokens = torch.full((recipe.plan.batch, 77), 7)
+    whole = Conditions(tokens, ones, ones, torch.ones(recipe.plan.batch, 96), torch.ones(recipe.plan.batch, 96), ones)
+    texts, depths, fusers = [], [], []
+    for step in range(200):
+        made = altered(whole, ones * 0.5, recipe, Draw(recipe.plan, step))
+        texts.append((made.tokens == 7).all(1).float().mean())
+        fusers.append(float(made.fg_depth is not None))
+        if made.fg_depth is not None:
+            depths.append((made.fg_depth == 0).all(-1).all(-1).float().mean())
+        assert made.fg_embed is None
+    assert torch.stack(texts).mean() == pytest.approx(1 - recipe.drop_text, abs=0.03)
+    assert torch.tensor(fusers).mean() == pytest.approx(1 - recipe.no_fuser, abs=0.1)
+    assert torch.stack(depths).mean() == pytest.approx(recipe.drop_depth, abs=0.03)
