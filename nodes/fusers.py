@@ -178,10 +178,9 @@ class ApplyGlobalFuser(io.ComfyNode):
         if fg_style is None and bg_style is None and absent != "zero embedding":
             return io.NodeOutput(TokenPair(None, None))
         embeds = [None if style is None else style["image_embeds"] for style in (fg_style, bg_style)]
-        given = [embed for embed in embeds if embed is not None]
         if absent != "left out":
-            zero = given[0][:1] if given else torch.zeros(1, fusers.config.context_dim)
-            embeds = [torch.zeros_like(zero) if embed is None else embed for embed in embeds]
+            zero = torch.zeros(1, fusers.config.context_dim)
+            embeds = [zero if embed is None else embed for embed in embeds]
         return io.NodeOutput(exemplar_tokens(fusers, *embeds))
 
 

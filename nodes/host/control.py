@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.controlnet
@@ -14,7 +14,7 @@ from torch import Tensor
 from ...cnc_core.attention import Kernels
 from ...cnc_core.local_fuser import DepthEncoding, LocalFuser
 from .attention import masked_kernel, plain_kernel
-from .guidance import tokens_for
+from .guidance import context_width, tokens_for
 from .sizes import LATENT_SCALE, check_batch, fit
 
 
@@ -73,12 +73,19 @@ class LocalFuserControl(comfy.controlnet.ControlBase):
         self._encodings.clear()  # an interrupted run has had no cleanup
         self.model_sampling = model.model_sampling
         config = self.fuser.model.config
-        channels = getattr(model.diffusion_model, "model_channels", None)
-        if channels != config.model_channels or model.latent_format.latent_channels != config.in_channels:
+        asked = _sizes(config.model_channels, config.channel_mult, config.num_res_blocks, config.context_dim)
+        unet = model.diffusion_model
+        found = _sizes(
+            getattr(unet, "model_channels", None),
+            getattr(unet, "channel_mult", ()),
+            (getattr(unet, "num_res_blocks", None) or [None])[0],
+            context_width(unet),
+        )
+        if found != asked or model.latent_format.latent_channels != config.in_channels:
             raise ValueError(
-                f"this local fuser steers a Stable Diffusion 1.5 U-Net of {config.model_channels} channels; the "
-                f"model that samples, {type(model).__name__}, is another kind"
-                + (f" ({channels} channels)" if channels else "")
+                f"this local fuser steers a Stable Diffusion 1.5 U-Net of {asked}; the model that samples, "
+                f"{type(model).__name__}, is another kind"
+                + (f", of {found}" if found != asked else "")
                 + ". Connect the base model that the fusers were trained for"
             )
 
@@ -136,6 +143,12 @@ class LocalFuserControl(comfy.controlnet.ControlBase):
                 maps.append(depth)
             self._encodings[size] = fuser.encode_depth(*maps)
         return self._encodings[size]
+
+
+def _sizes(channels: int | None, mult: Sequence[int], res_blocks: int | None, context: int | None) -> str:
+    """Say what of a U-Net must be as the fuser's: SDXL too begins with 320 channels."""
+    levels = " x ".join(str(factor) for factor in mult)
+    return f"{channels} channels (times {levels}), {res_blocks} res blocks a level, text of width {context}"
 
 
 def _cross_attention_kernel(transformer_options: dict[str, Any]) -> Any:

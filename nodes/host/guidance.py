@@ -64,7 +64,7 @@ def with_guidance(model: ModelPatcher, guidance: SoftGuidance) -> ModelPatcher:
     diffusion_model = model.model.diffusion_model
     keys = cross_attention_keys(diffusion_model)
     width = guidance.regions[0].region.tokens.shape[-1]
-    found = _context_width(diffusion_model)
+    found = context_width(diffusion_model)
     if not keys or found != width:
         raise ValueError(
             f"these tokens are {width} wide and made for Stable Diffusion 1.5's cross-attention; the model, "
@@ -107,7 +107,8 @@ def cross_attention_keys(diffusion_model: torch.nn.Module) -> list[BlockKey]:
     return keys
 
 
-def _context_width(diffusion_model: torch.nn.Module) -> int | None:
+def context_width(diffusion_model: torch.nn.Module) -> int | None:
+    """Return the width of the text that a U-Net of the host attends to, or None if it has no such layers."""
     for module in diffusion_model.modules():
         attention = getattr(module, "attn2", None)
         if attention is not None:
