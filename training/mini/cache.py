@@ -35,7 +35,12 @@ class SceneCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._progress = self.folder / "progress.json"
         recorded = self._read()
-        fresh = recorded.get("count") != count or recorded.get("seed") != self.seed
+        fresh = not recorded
+        if recorded and (recorded["count"], recorded["seed"]) != (count, self.seed):
+            raise ValueError(
+                f"{self.folder} holds {recorded['count']} scenes of seed {recorded['seed']}, asked for {count} of "
+                f"{self.seed}: remove it, or use another folder"
+            )
         self.arrays: dict[str, np.ndarray] = {}
         for name, channels in FIELDS.items():
             path = self.folder / f"{name}.npy"

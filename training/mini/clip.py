@@ -182,6 +182,15 @@ class ImageEncoder(nn.Module):
 
     def forward(self, prepared: Tensor) -> Tensor:
         """Prepared pictures (B, 3, 64, 64) to image_embeds (B, projection_dim), not normalised."""
+        return self.project(self.states(prepared))
+
+    def project(self, states: Tensor) -> Tensor:
+        """image_embeds of the first of the last layer's states."""
+        first: Tensor = self.get_submodule("vision_model.post_layernorm")(states[:, 0])
+        return self.visual_projection(first)
+
+    def states(self, prepared: Tensor) -> Tensor:
+        """Prepared pictures to the last layer's states (B, 1 + patches, hidden_size)."""
         embeddings = self.get_submodule("vision_model.embeddings")
         patches = embeddings.get_submodule("patch_embedding")(prepared).flatten(2).mT
         first = embeddings.get_parameter("class_embedding").expand(len(prepared), 1, -1)
@@ -189,4 +198,4 @@ class ImageEncoder(nn.Module):
         x = self.get_submodule("vision_model.pre_layrnorm")(x)
         for layer in self.get_submodule("vision_model.encoder.layers").children():
             x = layer(x, False)
-        return self.visual_projection(self.get_submodule("vision_model.post_layernorm")(x[:, 0]))
+        return x

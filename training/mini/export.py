@@ -29,6 +29,7 @@ def _write(path: Path, state: dict[str, Tensor], facts: dict[str, str]) -> None:
     header = {"format": "pt", "version": VERSION, "licence": LICENCE, "scenes_seed": str(SEEDS["train"]), **facts}
     temporary = path.with_suffix(".new")
     save_file(half, temporary, metadata=header)
+    temporary.chmod(0o644)
     temporary.replace(path)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", flush=True)
 

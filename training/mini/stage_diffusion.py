@@ -86,7 +86,7 @@ def train(name: str, model: Mini, data: Dataset, folder: Path, resume: bool = Tr
     training = Training(recipe.plan, trained, folder, resume)
 
     def loss(draw: Draw) -> tuple[Tensor, dict[str, float]]:
-        rows = draw.rows(data.rows)
+        rows = draw.rows(data.scenes.ready)
         latent, timesteps = data.latent(rows), draw.timesteps(STEPS)
         noise = draw.noise(*latent.shape)
         full_depth = data.scenes.read("depth", rows)

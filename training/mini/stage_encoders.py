@@ -1,8 +1,9 @@
 """Stage "encoders": the text and the image encoder, trained together.
 
 Each exemplar's embedding must tell what the global fuser needs of it: I_s its front thing, I_b what
-stands behind. Linear heads on image_embeds ask for these attributes (and are thrown away); a
-contrastive term ties I_s to its caption.
+stands behind. Linear heads on image_embeds ask for these attributes (and are thrown away), one on the
+patches asks where the front thing is, which telling front from back needs; a contrastive term ties
+I_s to its caption.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Encoders(nn.Module):
         width = self.image.config.projection_dim
         self.source = nn.ModuleDict({name: nn.Linear(width, CLASSES[name]) for name in SOURCE})
         self.background = nn.ModuleDict({name: nn.Linear(width, CLASSES[name]) for name in BACKGROUND})
+        self.where = nn.Linear(self.image.config.hidden_size, 1)
         self.log_scale = nn.Parameter(torch.tensor(2.3))
 
 
@@ -91,13 +93,19 @@ def train(cache_: SceneCache, folder: Path, resume: bool = True, plan: Plan = PL
         truth, captions = described(cache_, rows)
         pictures = torch.cat([cache_.read("image", rows), cache_.read("background", rows)])
         with torch.autocast("cpu", torch.bfloat16):
-            source, background = model.image(model.image.prepare(pictures)).float().chunk(2)
+            states = model.image.states(model.image.prepare(pictures))
+            source, background = model.image.project(states).float().chunk(2)
+            places = model.where(states[: len(rows), 1:]).float().mT
             tokens = token_rows(captions)
             texts = model.text.pooled(tokens, model.text(tokens)).float()
         about_source, right = _asked(model.source, SOURCE, source, truth, "s.")
         about_background, more = _asked(model.background, BACKGROUND, background, truth, "b.")
         contrast = _contrast(source, texts, model.log_scale)
-        return about_source + about_background + 0.3 * contrast, {**right, **more, "contrast": contrast.item()}
+        mask = (cache_.read("fg_depth", rows) > 0).float()
+        covered = F.adaptive_avg_pool2d(mask, model.image.config.image_size // model.image.config.patch_size).flatten(2)
+        where = F.binary_cross_entropy_with_logits(places, covered)
+        value = about_source + about_background + 0.3 * contrast + 3 * where
+        return value, {**right, **more, "contrast": contrast.item(), "where": where.item()}
 
     training.run(loss)
     training.use_average()
