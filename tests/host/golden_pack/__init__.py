@@ -1,7 +1,8 @@
 """A node pack for the test server, put into its custom_nodes: a loader of the golden model and its conditions.
 
 They come from `golden/scene.safetensors` in the server's models folder. The golden model is too small for the
-host's checkpoint loader, which knows the full size alone.
+host's checkpoint loader, which knows the full size alone. comfy is imported in the functions alone, since pytest
+imports this folder too.
 """
 
 from __future__ import annotations
@@ -11,9 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import comfy.clip_vision
-import comfy.utils
-import folder_paths
 import torch
 
 from .base_model import base_model
@@ -34,6 +32,10 @@ class LoadGolden:
         return {"required": {}}
 
     def load(self) -> tuple[Any, ...]:
+        import comfy.clip_vision
+        import comfy.utils
+        import folder_paths
+
         folder = Path(folder_paths.models_dir) / "golden"
         state, header = comfy.utils.load_torch_file(str(folder / "scene.safetensors"), return_metadata=True)
         config = SimpleNamespace(**json.loads(header["config"]))
@@ -57,6 +59,8 @@ class LoadGolden:
 
 def _image_encoder(folder: Path, width: int) -> Any:
     """The host's CLIP vision model with one layer and random weights, whose embeddings have this width."""
+    import comfy.clip_vision
+
     config = {
         "hidden_act": "quick_gelu",
         "hidden_size": 16,

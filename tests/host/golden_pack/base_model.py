@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def base_model(state: dict[str, Tensor], config: Any, **attributes: Any) -> Any:
+def base_model(state: dict[str, Tensor], config: Any, dtype: torch.dtype = torch.float32, **attributes: Any) -> Any:
     """The host's Stable Diffusion 1.5 of the config's size, with a checkpoint's weights, in a ModelPatcher.
 
     attributes: other settings of the host's model class.
@@ -39,7 +39,7 @@ def base_model(state: dict[str, Tensor], config: Any, **attributes: Any) -> Any:
     # Without the class's extra settings, which would set eight heads.
     attributes = {"unet_config": unet_config, "unet_extra_config": {}, **attributes}
     described = type("SmallSD15", (comfy.supported_models.SD15,), attributes)(dict(unet_config))
-    described.set_inference_dtype(torch.float32, None)
+    described.set_inference_dtype(dtype, None)
     model = described.get_model(state, "model.diffusion_model.")
     model.load_model_weights(dict(state), "model.diffusion_model.")
     return comfy.model_patcher.ModelPatcher(

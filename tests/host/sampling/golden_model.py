@@ -59,7 +59,7 @@ class GoldenModel:
         return dataclasses.replace(self, released=dataclasses.replace(self.released, values=values), tokens=tokens)
 
     def new_model(self, **attributes: Any) -> Any:
-        """Another base model with the same weights; attributes: settings of the host's model class."""
+        """Another base model with the same weights; attributes: its dtype, settings of the host's model class."""
         state = {f"model.diffusion_model.{name}": tensor for name, tensor in self.unet.state_dict().items()}
         return base_model(state, self.unet.config, **attributes)
 

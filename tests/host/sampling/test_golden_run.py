@@ -22,8 +22,8 @@ def kernel(request: pytest.FixtureRequest, small: GoldenModel, monkeypatch: pyte
 
 
 @pytest.fixture()
-def chunks(small: GoldenModel) -> Chunks:
-    return Chunks(small.guided())
+def chunks(one: GoldenModel) -> Chunks:
+    return Chunks(one.guided())
 
 
 def negative_first(model: Any) -> Any:
@@ -39,44 +39,45 @@ def negative_first(model: Any) -> Any:
     return NegativeFirst(model)
 
 
-def test_in_one_batch(small: GoldenModel, chunks: Chunks, kernel: str) -> None:
+def test_in_one_batch(small: GoldenModel, kernel: str) -> None:
+    chunks = Chunks(small.guided())
     check_equal(small.golden_run(chunks.model), small.released["out.ddim_pred_x0"])
     assert chunks.seen == [[1, 0]] * small.released.steps
 
 
-def test_in_one_batch_the_other_way_round(small: GoldenModel, chunks: Chunks) -> None:
-    check_equal(small.golden_run(chunks.model, guider=negative_first), small.released["out.ddim_pred_x0"])
-    assert chunks.seen == [[1, 0]] * small.released.steps  # of (negative, positive) now
+def test_in_one_batch_the_other_way_round(one: GoldenModel, chunks: Chunks) -> None:
+    check_equal(one.golden_run(chunks.model, guider=negative_first), one.released["out.ddim_pred_x0"])
+    assert chunks.seen == [[1, 0]] * one.released.steps  # of (negative, positive) now
 
 
 @pytest.mark.parametrize("guider", [None, negative_first])
-def test_apart_since_memory_is_short(small: GoldenModel, guider: Any) -> None:
+def test_apart_since_memory_is_short(one: GoldenModel, guider: Any) -> None:
     """Two in a batch would need more memory than any machine has, says the model to the host."""
-    model = small.new_model(memory_usage_factor=1e12)
-    chunks = Chunks(small.guided(model))
-    check_equal(small.golden_run(chunks.model, guider=guider), small.released["out.ddim_pred_x0"])
-    assert chunks.seen == [[1], [0]] * small.released.steps
+    model = one.new_model(memory_usage_factor=1e12)
+    chunks = Chunks(one.guided(model))
+    check_equal(one.golden_run(chunks.model, guider=guider), one.released["out.ddim_pred_x0"])
+    assert chunks.seen == [[1], [0]] * one.released.steps
 
 
-def test_apart_since_controls_differ(small: GoldenModel, chunks: Chunks, kernel: str) -> None:
+def test_apart_since_controls_differ(one: GoldenModel, chunks: Chunks, kernel: str) -> None:
     """Two Apply Local Fuser, one for each prompt."""
-    positive, negative = small.text()
-    positive, _ = small.steered(positive, [])
-    _, negative = small.steered([], negative)
-    check_equal(small.sample(chunks.model, (positive, negative)), small.released["out.ddim_pred_x0"])
-    assert chunks.seen == [[0], [1]] * small.released.steps
+    positive, negative = one.text()
+    positive, _ = one.steered(positive, [])
+    _, negative = one.steered([], negative)
+    check_equal(one.sample(chunks.model, (positive, negative)), one.released["out.ddim_pred_x0"])
+    assert chunks.seen == [[0], [1]] * one.released.steps
 
 
-def test_apart_since_hooks_differ(small: GoldenModel, chunks: Chunks) -> None:
+def test_apart_since_hooks_differ(one: GoldenModel, chunks: Chunks) -> None:
     """A hook on the positive prompt alone."""
     import comfy.hooks
 
     hooks = comfy.hooks.HookGroup()
     hooks.add(comfy.hooks.TransformerOptionsHook(transformers_dict={"someones": "option"}))
-    positive, negative = small.steered(*small.text())
+    positive, negative = one.steered(*one.text())
     positive[0][1]["hooks"] = hooks
-    check_equal(small.sample(chunks.model, (positive, negative)), small.released["out.ddim_pred_x0"])
-    assert chunks.seen == [[0], [1]] * small.released.steps
+    check_equal(one.sample(chunks.model, (positive, negative)), one.released["out.ddim_pred_x0"])
+    assert chunks.seen == [[0], [1]] * one.released.steps
 
 
 def test_reference(small: GoldenModel) -> None:

@@ -1,4 +1,4 @@
-"""Other ControlNets before and after ours, partly loaded networks, and models used again."""
+"""Other ControlNets before and after ours, networks partly loaded or in half precision, models used again."""
 
 from __future__ import annotations
 
@@ -124,6 +124,27 @@ def test_partly_loaded_networks(one: GoldenModel) -> None:
             assert patcher.model.model_lowvram == partly
             assert 0 < patcher.loaded_size() <= patcher.model_size() // (2 if partly else 1)
     check_equal(runs[1], runs[0])
+
+
+def test_weights_in_half_precision_are_cast_for_each_call(one: GoldenModel) -> None:
+    """As the host does where a machine has not the memory for wider weights or cannot compute in theirs."""
+    import comfy.ops
+
+    core = one.host.core
+    loaded = core.load_fusers(one.path, operations=comfy.ops.manual_cast, dtype=torch.float16)
+    patcher = type(one.model)(loaded.local_fuser, one.model.load_device, one.model.offload_device)
+    fusers = dataclasses.replace(one.fusers, local_fuser=patcher, compute_dtype=torch.float32)
+    run = one.sample(one.guided(), one.steered(*one.text(), fusers=fusers), steps=STEPS)
+    rounded = core.load_fusers(one.path)
+    rounded.local_fuser.half().float().requires_grad_(False)
+    check_equal(run, dataclasses.replace(one, local_fuser=rounded.local_fuser).expected(one.guidance(), steps=STEPS))
+
+
+def test_a_base_model_in_half_precision(one: GoldenModel) -> None:
+    """Beside fusers in fp32: each takes tokens, masks and text in its own precision."""
+    steered = one.steered(*one.text())
+    run = one.sample(one.guided(one.new_model(dtype=torch.bfloat16)), steered, steps=1)
+    check_equal(run, one.sample(one.guided(), steered, steps=1), tolerance=0.01)
 
 
 def test_a_run_again_and_of_a_copy_is_the_same_to_the_bit(one: GoldenModel) -> None:
