@@ -17,6 +17,13 @@ from .host.schema import ADVANCED, schema
 from .types import CATEGORY, Fusers, Tokens
 
 ABSENT = ("automatic", "left out", "zero embedding")
+APPLY_TO = ("both", "positive")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ValueError for a value that is none of the choices; not every host checks that of a posted workflow."""
+    if value not in choices:
+        raise ValueError(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {value!r}")
 
 
 def _percent(name: str, default: float, tooltip: str) -> io.Float.Input:
@@ -175,6 +182,7 @@ class ApplyGlobalFuser(io.ComfyNode):
 
     @classmethod
     def execute(cls, fusers: HostFusers, absent: str, fg_style: Any = None, bg_style: Any = None) -> io.NodeOutput:
+        _check_choice("absent", absent, ABSENT)
         if fg_style is None and bg_style is None and absent != "zero embedding":
             return io.NodeOutput(TokenPair(None, None))
         embeds = [None if style is None else style["image_embeds"] for style in (fg_style, bg_style)]
@@ -222,7 +230,7 @@ class ApplySoftGuidance(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "apply_to",
-                    options=["both", "positive"],
+                    options=list(APPLY_TO),
                     default="both",
                     tooltip="both: the negative prompt's half sees the exemplars too, as in the release. positive: "
                     "only the positive half does, so that CFG amplifies the exemplars as well.",
@@ -246,6 +254,7 @@ class ApplySoftGuidance(io.ComfyNode):
         resize: Resize,
         apply_to: str,
     ) -> io.NodeOutput:
+        _check_choice("apply_to", apply_to, APPLY_TO)
         given = tokens.fg if tokens.fg is not None else tokens.bg
         if given is None:
             return io.NodeOutput(model)
