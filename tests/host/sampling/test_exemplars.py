@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -49,6 +50,11 @@ def test_none_is_no_tokens_unless_zero_embeddings_are_asked_for(one: GoldenModel
     made = tokens(one, "zero embedding")
     check_equal(made.fg, of_zeros(one, "fg"))
     check_equal(made.bg, of_zeros(one, "bg"))
+
+
+def test_a_way_that_there_is_not(one: GoldenModel) -> None:
+    with pytest.raises(ValueError, match="absent must be automatic, left out or zero embedding, got 'zeros'"):
+        tokens(one, "zeros", "fg")
 
 
 def test_where_an_exemplar_is_left_out_the_text_is_alone(one: GoldenModel) -> None:

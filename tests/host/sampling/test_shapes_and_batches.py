@@ -92,7 +92,8 @@ def test_one_for_all_or_one_for_each(
     small: GoldenModel, tokens: int, masks: int, fg_depths: int, bg_depths: int
 ) -> None:
     """A batch of two pictures, with as many sets of tokens, masks and depth maps as given."""
-    mask = small.released["in.mask"][:masks]
+    mask = small.released["in.mask"][:1]
+    mask = torch.cat([mask, mask.roll(40, 3)])[:masks]  # the golden ones are alike
     regions = small.regions()
     fg, bg = (region.tokens[:tokens] for region in regions)
     maps = {"fg_depth": fg_depths, "bg_depth": bg_depths}
