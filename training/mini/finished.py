@@ -75,10 +75,12 @@ class FinishedMini:
         lambda_bg: float = 1.0,
         steps: int = 20,
         cfg: float = 2.5,
+        bf16: bool = False,
     ) -> Tensor:
         """Pictures (B, 3, 8h, 8w) in [0, 1] from noise (B, 4, h, w).
 
         Conditions as in `model.Conditions`; as in the release, the unconditional half keeps all but the text.
+        bf16: compute in it, about twice as fast on a processor that has it.
         """
 
         def both(value: Tensor | None) -> Tensor | None:
@@ -89,9 +91,11 @@ class FinishedMini:
             torch.cat((token_rows(captions), empty_tokens(batch))), both(fg_depth), both(bg_depth),
             both(fg_embed), both(bg_embed), both(mask), lambda_fg, lambda_bg,
         )  # fmt: skip
-        predict = predict_v(self.unet, self.text, self.local_fuser, self.global_fuser, conditions)
-        *_, latent = ddim(guided(predict, cfg), noise, steps)
-        return self.autoencoder.decode(latent).clamp(0, 1)
+        with torch.autocast(noise.device.type, torch.bfloat16, enabled=bf16):
+            predict = predict_v(self.unet, self.text, self.local_fuser, self.global_fuser, conditions)
+        with torch.autocast(noise.device.type, torch.bfloat16, enabled=bf16):
+            *_, latent = ddim(guided(predict, cfg), noise, steps)
+            return self.autoencoder.decode(latent).float().clamp(0, 1)
 
     @torch.no_grad()
     def embed(self, picture: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from .scenes import draw_scene
 from .words import rows as token_rows
 from .world import BACKDROPS, GROUNDS, LIGHTS, MATERIALS, SOLIDS
 
-PLAN = Plan("encoders", steps=1200, batch=32, learning_rate=1.5e-3, seed=12, save_every=400)
+PLAN = Plan("encoders", steps=800, batch=32, learning_rate=1.5e-3, seed=12, save_every=400)
 
 CLASSES = {
     "front_solid": len(SOLIDS),

@@ -15,8 +15,8 @@ from .cache import SceneCache
 from .loop import Draw, Plan, Training, channels_last
 
 PLANS = {
-    "depth": Plan("depth", steps=1500, batch=12, learning_rate=2e-3, seed=31, save_every=250),
-    "salience": Plan("salience", steps=700, batch=12, learning_rate=2e-3, seed=32, save_every=250),
+    "depth": Plan("depth", steps=700, batch=12, learning_rate=2e-3, seed=31, save_every=250),
+    "salience": Plan("salience", steps=600, batch=12, learning_rate=2e-3, seed=32, save_every=250),
 }
 
 
@@ -36,7 +36,10 @@ def train(kind: str, scenes: SceneCache, folder: Path, resume: bool = True, plan
     """Train one estimator; returns the averaged weights."""
     plan = plan or PLANS[kind]
     torch.manual_seed(plan.seed)
-    model = channels_last(MiniNet())
+    model = MiniNet()
+    if kind == "salience" and (folder / "depth.pt").exists():
+        model = restore("depth", folder)  # who is in front is what it has learned
+    model = channels_last(model)
     training = Training(plan, model, folder, resume)
 
     def loss(draw: Draw) -> tuple[Tensor, dict[str, float]]:
