@@ -83,11 +83,9 @@ class GoldenModel:
         node = self.host.pack.part("nodes.fusers").ApplySoftGuidance
         return node.execute(model or self.model, **{**given, **inputs}).args[0]
 
-    def text(self, positive: Tensor | None = None, negative: Tensor | None = None) -> tuple[Conditioning, Conditioning]:
-        """Positive and negative conditioning; the golden ones unless given."""
-        positive = self.released["in.ctx"] if positive is None else positive
-        negative = self.released["in.uctx"] if negative is None else negative
-        return [[positive, {}]], [[negative, {}]]
+    def text(self) -> tuple[Conditioning, Conditioning]:
+        """The golden positive and negative conditioning."""
+        return [[self.released["in.ctx"], {}]], [[self.released["in.uctx"], {}]]
 
     def steered(
         self, positive: Conditioning, negative: Conditioning, **inputs: Any

@@ -143,8 +143,8 @@ def test_weights_in_half_precision_are_cast_for_each_call(one: GoldenModel) -> N
 def test_a_base_model_in_half_precision(one: GoldenModel) -> None:
     """Beside fusers in fp32: each takes tokens, masks and text in its own precision."""
     steered = one.steered(*one.text())
-    run = one.sample(one.guided(one.new_model(dtype=torch.bfloat16)), steered, steps=1)
-    check_equal(run, one.sample(one.guided(), steered, steps=1), tolerance=0.01)
+    run = one.sample(one.guided(one.new_model(dtype=torch.bfloat16)), steered, steps=STEPS)
+    check_equal(run, one.sample(one.guided(), steered, steps=STEPS), tolerance=0.1)  # 0.9 without depth maps
 
 
 def test_a_run_again_and_of_a_copy_is_the_same_to_the_bit(one: GoldenModel) -> None:
