@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("cnc_core", "training", "devtools")
+PACKAGES = ("cnc_core", "training", "devtools", "benchmarks")
 
 
 class _Finder(importlib.abc.MetaPathFinder):
