@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,24 +31,27 @@ def main() -> None:
     )
     parser.add_argument("--only", choices=["time", "memory"], help="measure one of the two")
     arguments = parser.parse_args()
+    if arguments.rounds < 2:
+        parser.error("--rounds must be at least 2")
     clock: Clock = time.perf_counter
     if arguments.shared:
         torch.set_num_threads(1)
         clock = time.process_time
     sizes = arguments.size or (GPU_SIZES if torch.cuda.is_available() else CPU_SIZES)
-    cache = ROOT / ".cache"
-    cache.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
-        fusers = Path(folder) / "fusers.safetensors"
-        pack = enter()
-        from . import contenders, speed
+    fusers = ROOT / ".cache" / "bench" / "fusers.safetensors"
+    fusers.parent.mkdir(parents=True, exist_ok=True)
+    pack = enter()
+    from . import contenders, speed
 
+    try:
         written = contenders.write_fusers(fusers, pack)
         if arguments.only != "time":
             report_memory(sizes[0], fusers, written)
         if arguments.only != "memory":
             for size, steps in speed.measure(pack, fusers, sizes, arguments.rounds, clock):
                 report_time(size, steps, arguments.shared)
+    finally:
+        fusers.unlink(missing_ok=True)
 
 
 def report_memory(size: int, fusers: Path, written: int) -> None:
