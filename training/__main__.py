@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .evaluate import order
+from .evaluate import order, parts
 from .mini import command
 
 
@@ -19,6 +19,9 @@ def main() -> None:
     measured = evaluate.add_parser("order", help="which object stands in front")
     order.add_arguments(measured)
     measured.set_defaults(run=order.main)
+    smaller = evaluate.add_parser("parts", help="the Mini's smaller networks")
+    parts.add_arguments(smaller)
+    smaller.set_defaults(run=parts.main)
     arguments = parser.parse_args()
     arguments.run(arguments)
 

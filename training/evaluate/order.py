@@ -98,8 +98,11 @@ def score(scenes: Sequence[Scene], sampler: Sampler, *, exchanged: bool, batch: 
     return Score(both, colour, edge, len(scenes))
 
 
-def mini_sampler(mini: FinishedMini, steps: int, cfg: float, *, local_fuser: bool, bf16: bool = False) -> Sampler:
-    """Sampling with the Mini's text and depth; noise is a function of the scene's place alone."""
+def mini_sampler(
+    mini: FinishedMini, steps: int, cfg: float, *, local_fuser: bool, exemplars: bool = False, bf16: bool = False
+) -> Sampler:
+    """Sampling with the Mini's text and depth, with exemplars if asked; noise is a function of the
+    scene's place alone."""
 
     def sample(layers: Layers, captions: list[str], first: int) -> Tensor:
         noise = torch.stack(
@@ -109,7 +112,17 @@ def mini_sampler(mini: FinishedMini, steps: int, cfg: float, *, local_fuser: boo
             ]
         )
         depths = (layers.fg_depth, layers.bg_depth) if local_fuser else (None, None)
-        return mini.sample(noise, captions, *depths, steps=steps, cfg=cfg, bf16=bf16)
+        return mini.sample(
+            noise,
+            captions,
+            *depths,
+            fg_embed=mini.embed(layers.image) if exemplars else None,
+            bg_embed=mini.embed(layers.background) if exemplars else None,
+            mask=layers.mask if exemplars else None,
+            steps=steps,
+            cfg=cfg,
+            bf16=bf16,
+        )
 
     return sample
 
@@ -118,8 +131,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("--models", type=Path, default=Path("models/mini"))
     parser.add_argument("--scenes", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=16)
-    parser.add_argument("--cfg", type=float, default=2.5)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--cfg", type=float, default=1.0)
+    parser.add_argument("--exemplars", action="store_true", help="give I_s and I_b as exemplars, too")
     parser.add_argument("--bf16", action="store_true", help="compute in bf16: faster where the processor has it")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sheet", type=Path, help="write a PNG of some results here")
@@ -133,7 +147,14 @@ def main(arguments: argparse.Namespace) -> None:
     mini = FinishedMini.load(arguments.models)
     print(f"DDIM {arguments.steps} steps, CFG {arguments.cfg}, noise seed {SAMPLE_SEED}, {json.dumps(mini.facts)}")
     for with_fuser in (True, False):
-        sampler = mini_sampler(mini, arguments.steps, arguments.cfg, local_fuser=with_fuser, bf16=arguments.bf16)
+        sampler = mini_sampler(
+            mini,
+            arguments.steps,
+            arguments.cfg,
+            local_fuser=with_fuser,
+            exemplars=arguments.exemplars,
+            bf16=arguments.bf16,
+        )
         for exchanged in (False, True):
             name = "roles exchanged" if exchanged else "as asked"
             arm = "" if with_fuser else ", without the local fuser"

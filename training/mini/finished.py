@@ -82,19 +82,20 @@ class FinishedMini:
         Conditions as in `model.Conditions`; as in the release, the unconditional half keeps all but the text.
         bf16: compute in it, about twice as fast on a processor that has it.
         """
+        halves = 1 if cfg == 1 else 2  # at 1 the unconditional half has no weight
 
-        def both(value: Tensor | None) -> Tensor | None:
-            return None if value is None else torch.cat((value, value))
+        def repeated(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.repeat(halves, *[1] * (value.ndim - 1))
 
-        batch = len(captions)
+        tokens = torch.cat((token_rows(captions), empty_tokens(len(captions))))[: halves * len(captions)]
         conditions = Conditions(
-            torch.cat((token_rows(captions), empty_tokens(batch))), both(fg_depth), both(bg_depth),
-            both(fg_embed), both(bg_embed), both(mask), lambda_fg, lambda_bg,
+            tokens, repeated(fg_depth), repeated(bg_depth), repeated(fg_embed), repeated(bg_embed), repeated(mask),
+            lambda_fg, lambda_bg,
         )  # fmt: skip
         with torch.autocast(noise.device.type, torch.bfloat16, enabled=bf16):
             predict = predict_v(self.unet, self.text, self.local_fuser, self.global_fuser, conditions)
         with torch.autocast(noise.device.type, torch.bfloat16, enabled=bf16):
-            *_, latent = ddim(guided(predict, cfg), noise, steps)
+            *_, latent = ddim(predict if halves == 1 else guided(predict, cfg), noise, steps)
             return self.autoencoder.decode(latent).float().clamp(0, 1)
 
     @torch.no_grad()

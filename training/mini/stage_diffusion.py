@@ -45,12 +45,12 @@ RECIPES = {
         ("local_fuser",), no_fuser=0.0, guided=0.0, drop_text=0.15,
     ),
     "global": Recipe(
-        Plan("global", steps=300, batch=16, learning_rate=1e-3, seed=23, warm_up=30, ema=0.99, log_every=50),
+        Plan("global", steps=120, batch=16, learning_rate=1e-3, seed=23, warm_up=30, ema=0.99, log_every=50),
         ("global_fuser",), no_fuser=0.3, guided=1.0, drop_text=0.55,
     ),
     "joint": Recipe(
         Plan(
-            "joint", steps=900, batch=16, learning_rate=5e-4, seed=24, warm_up=50, ema=0.995, log_every=50,
+            "joint", steps=800, batch=16, learning_rate=5e-4, seed=24, warm_up=50, ema=0.995, log_every=50,
             save_every=100,
         ),
         ("unet", "text", "local_fuser", "global_fuser"), no_fuser=0.1, guided=0.5, drop_text=0.3,

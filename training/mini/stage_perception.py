@@ -15,8 +15,8 @@ from .cache import SceneCache
 from .loop import Draw, Plan, Training, channels_last
 
 PLANS = {
-    "depth": Plan("depth", steps=700, batch=12, learning_rate=2e-3, seed=31, save_every=250),
-    "salience": Plan("salience", steps=600, batch=12, learning_rate=2e-3, seed=32, save_every=250),
+    "depth": Plan("depth", steps=1500, batch=12, learning_rate=2e-3, seed=31, save_every=250),
+    "salience": Plan("salience", steps=2300, batch=12, learning_rate=2e-3, seed=32, save_every=250),
 }
 
 
