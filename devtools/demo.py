@@ -1,6 +1,6 @@
 """The demo: a real ComfyUI composes two pictures in both orders; everything it saw goes on one sheet.
 
-    python -m devtools.demo PATH_TO_COMFYUI [--cpu] [--steps 20] [--seed 1]
+    python -m devtools.demo PATH_TO_COMFYUI [--cpu] [--steps 20] [--seed 5]
 
 The model is CnC-Mini, so nothing is downloaded and no GPU is needed. Three runs: the cone in front of the
 cube, the same two pictures with their roles exchanged, and the first again with an exemplar for each layer.
@@ -90,7 +90,7 @@ def workflow(object_info: dict[str, Any], scene: Scene, steps: int, seed: int) -
         latent_image=latent.out(),
         seed=seed,
         steps=steps,
-        cfg=2.5,
+        cfg=2.0,
         sampler_name="ddim",
         scheduler="ddim_uniform",
         denoise=1.0,
@@ -157,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="dev.py demo", allow_abbrev=False)
     parser.add_argument("comfy", type=Path)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=5)
     options, rest = parser.parse_known_args()
     began = time.monotonic()
     path = run(options.comfy, rest, options.steps, options.seed)
