@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...cnc_core.attention import Kernels
 from ...cnc_core.local_fuser import DepthEncoding, LocalFuser
-from .attention import masked_kernel, plain_kernel
+from .attention import host_kernel
 from .guidance import context_width, tokens_for
 from .sizes import LATENT_SCALE, check_batch, fit
 
@@ -112,13 +112,14 @@ class LocalFuserControl(comfy.controlnet.ControlBase):
         timesteps = self.model_sampling.timestep(t).float()  # lower precision cannot tell 751 from 752
         text = "crossattn_controlnet" if "crossattn_controlnet" in cond else "c_crossattn"
         context = comfy.model_management.cast_to_device(cond[text], x.device, self.compute_dtype)
+        kernel = host_kernel(transformer_options)
         residuals = fuser(
             x,
             timesteps,
             context,
             guidance=tokens_for(transformer_options, x, context.shape[1], text),
             depth=self._encoding(x, batched_number),
-            attention=Kernels(plain_kernel(transformer_options), _cross_attention_kernel(transformer_options)),
+            attention=Kernels(kernel, kernel),
         )
         residuals = [residual.to(x_noisy.dtype) for residual in residuals]
         control = {"input": [], "middle": residuals[-1:], "output": residuals[:-1]}
@@ -149,16 +150,6 @@ def _sizes(channels: int | None, mult: Sequence[int], res_blocks: int | None, co
     """Say what of a U-Net must be as the fuser's: SDXL too begins with 320 channels."""
     levels = " x ".join(str(factor) for factor in mult)
     return f"{channels} channels (times {levels}), {res_blocks} res blocks a level, text of width {context}"
-
-
-def _cross_attention_kernel(transformer_options: dict[str, Any]) -> Any:
-    """Return a kernel that sends masked calls past the user's override and all others through it."""
-    plain, masked = plain_kernel(transformer_options), masked_kernel()
-
-    def kernel(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
-        return plain(q, k, v, heads) if mask is None else masked(q, k, v, heads, mask=mask)
-
-    return kernel
 
 
 def add_control(positive: Any, negative: Any, control: LocalFuserControl) -> tuple[Any, Any]:

@@ -18,9 +18,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...cnc_core.attention import GuidedTokens, Kernel
+from ...cnc_core.attention import GuidedTokens
 from ...cnc_core.guidance import Guidance, Mode, Region, Resize
-from .attention import masked_kernel
+from .attention import host_kernel
 from .sizes import LATENT_SCALE, check_batch, fit
 
 GUIDANCE = "cnc_guidance"
@@ -293,7 +293,7 @@ class _GuidedReplace:
         heads = extra_options["n_heads"]
         height, width = extra_options["activations_shape"][-2:]
         start, stop = extra_options[_SPAN]
-        kernel: Kernel = masked_kernel(extra_options.get("attn_precision"))
+        kernel = host_kernel()
         text_k, text_v = k[:, :start], v[:, :start]
         if stop < k.shape[1]:  # a later patch has put columns of its own behind ours
             text_k, text_v = torch.cat([text_k, k[:, stop:]], 1), torch.cat([text_v, v[:, stop:]], 1)

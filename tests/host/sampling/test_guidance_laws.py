@@ -112,13 +112,14 @@ def test_every_layer_is_guided_once_a_forward(one: GoldenModel, monkeypatch: pyt
     import comfy.ldm.modules.attention as attention
 
     masked: list[int] = []
+    kernel = attention.attention_pytorch
 
-    def attention_pytorch(*args: Any, mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+    def counted(*args: Any, mask: Tensor | None = None, **kwargs: Any) -> Tensor:
         if mask is not None:
             masked.append(mask.shape[-1])
-        return attention.attention_sub_quad(*args, mask=mask, **kwargs)
+        return kernel(*args, mask=mask, **kwargs)
 
-    monkeypatch.setattr(attention, "optimized_attention", attention_pytorch)
+    monkeypatch.setattr(attention, "attention_pytorch", counted)
     layers(one, one.guided())
     assert masked == [77 + 8] * 16
     masked.clear()
