@@ -76,9 +76,7 @@ class Score:
     def words(self) -> str:
         """Shares, and the counts behind them."""
         n = self.count
-        return (
-            f"{self.both / n:.3f} ({self.both}/{n}; kNN alone {self.colour / n:.3f}, edge alone {self.edge / n:.3f})"
-        )
+        return f"{self.both / n:.3f} ({self.both}/{n}; kNN alone {self.colour / n:.3f}, edge alone {self.edge / n:.3f})"
 
 
 def score(scenes: Sequence[Scene], sampler: Sampler, *, exchanged: bool, batch: int = 10) -> Score:
@@ -133,6 +131,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--cfg", type=float, default=1.0)
+    parser.add_argument("--fuser", choices=("both", "with", "without"), default="both", help="which arms to run")
     parser.add_argument("--exemplars", action="store_true", help="give I_s and I_b as exemplars, too")
     parser.add_argument("--bf16", action="store_true", help="compute in bf16: faster where the processor has it")
     parser.add_argument("--threads", type=int, default=2)
@@ -146,7 +145,7 @@ def main(arguments: argparse.Namespace) -> None:
     print(chosen.words(), flush=True)
     mini = FinishedMini.load(arguments.models)
     print(f"DDIM {arguments.steps} steps, CFG {arguments.cfg}, noise seed {SAMPLE_SEED}, {json.dumps(mini.facts)}")
-    for with_fuser in (True, False):
+    for with_fuser in {"with": (True,), "without": (False,), "both": (True, False)}[arguments.fuser]:
         sampler = mini_sampler(
             mini,
             arguments.steps,

@@ -36,7 +36,7 @@ def _overlap(found: Tensor, wanted: Tensor) -> float:
 
 @torch.no_grad()
 def measure(models: Path, count: int) -> dict[str, float]:
-    """PSNR of the autoencoder, depth errors (mean absolute, of maps spread to [0, 1]) and salience."""
+    """PSNR of the autoencoder, depth errors (mean absolute, of maps clamped and spread to [0, 1]) and salience."""
     mini = FinishedMini.load(models)
     depth, salience = mini_net(models / "depth.safetensors"), mini_net(models / "salience.safetensors")
     parts = [render(draw_scenes(SEEDS["test"], range(first, first + 4))) for first in range(0, count, 4)]
@@ -52,7 +52,7 @@ def measure(models: Path, count: int) -> dict[str, float]:
             "autoencoder PSNR, dB": psnr(mini.autoencoder.decode(mini.autoencoder.encode(layers.image)), layers.image),
             "salience, IoU": _overlap(salient, layers.mask),
             "salience, pixels right": float((salient == layers.mask).float().mean()),
-            **{name: float((_spread(depth(x)) - truth).abs().mean()) for name, (x, truth) in errors.items()},
+            **{name: float((_spread(depth(x).clamp(0, 1)) - truth).abs().mean()) for name, (x, truth) in errors.items()},
         }
         for name, value in found.items():
             sums[name] = sums.get(name, 0.0) + value / len(parts)

@@ -77,9 +77,7 @@ class Autoencoder(nn.Module):
             self.taesd_encoder.extend(_blocks(encoder, level))
         self.taesd_encoder.append(_conv(c[3], LATENT_CHANNELS))
         c = decoder.channels
-        self.taesd_decoder = nn.Sequential(
-            SoftClamp(), _conv(LATENT_CHANNELS, c[3]), nn.ReLU(), *_blocks(decoder, 3)
-        )
+        self.taesd_decoder = nn.Sequential(SoftClamp(), _conv(LATENT_CHANNELS, c[3]), nn.ReLU(), *_blocks(decoder, 3))
         for level in (2, 1, 0):
             self.taesd_decoder.extend([nn.Upsample(scale_factor=2), _conv(c[level + 1], c[level], bias=False)])
             self.taesd_decoder.extend(_blocks(decoder, level))

@@ -53,7 +53,10 @@ def write(runs: Path, models: Path, model: Mini, reached: list[str]) -> None:
         facts = {**_steps(runs, reached), "prediction_type": "v_prediction", "num_heads": str(CONFIG.num_heads)}
         _write(models / "unet.safetensors", model.unet.state_dict(), {**facts, "config": config_json()})
         told = {**facts, "licence": LICENCE, "scenes_seed": str(SEEDS["train"]), "conditions": "depth"}
-        save_fusers(models / "fusers.safetensors", released_fusers(model), told)
+        fusers = models / "fusers.safetensors"
+        save_fusers(fusers, released_fusers(model), told)
+        fusers.chmod(0o644)
+        print(f"{fusers}: {fusers.stat().st_size / 1e6:.1f} MB", flush=True)
         text = model.text.state_dict()
         text["token_ids"] = torch.tensor(used_ids())
         note = f"token_embedding holds the rows token_ids of {VOCABULARY}; the others are the rows' mean"

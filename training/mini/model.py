@@ -82,9 +82,7 @@ class Mini(nn.Module):
         """v (B, 4, h, w) for noisy latents x (B, 4, h, w)."""
         residuals = None
         if depth is not None:
-            residuals = self.local_fuser(
-                x, timesteps, context, depth=depth, guidance=guidance, attention=KERNELS
-            )
+            residuals = self.local_fuser(x, timesteps, context, depth=depth, guidance=guidance, attention=KERNELS)
         return self.unet(x, timesteps, context, residuals=residuals, guidance=guidance, attention=KERNELS)
 
 

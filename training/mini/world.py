@@ -78,9 +78,7 @@ def _caps(low: float, high: float) -> tuple[tuple[float, float, float, float], .
     return (0.0, 1.0, 0.0, high), (0.0, -1.0, 0.0, -low)
 
 
-_HEXAGON = tuple(
-    (float(np.cos(angle)), 0.0, float(np.sin(angle)), 0.66) for angle in np.arange(6) * np.pi / 3
-)
+_HEXAGON = tuple((float(np.cos(angle)), 0.0, float(np.sin(angle)), 0.66) for angle in np.arange(6) * np.pi / 3)
 _CONE = 0.85 / 1.75  # radius at the base over the height
 
 SOLIDS: tuple[Solid, ...] = (
