@@ -52,7 +52,9 @@ def measure(models: Path, count: int) -> dict[str, float]:
             "autoencoder PSNR, dB": psnr(mini.autoencoder.decode(mini.autoencoder.encode(layers.image)), layers.image),
             "salience, IoU": _overlap(salient, layers.mask),
             "salience, pixels right": float((salient == layers.mask).float().mean()),
-            **{name: float((_spread(depth(x).clamp(0, 1)) - truth).abs().mean()) for name, (x, truth) in errors.items()},
+            **{
+                name: float((_spread(depth(x).clamp(0, 1)) - truth).abs().mean()) for name, (x, truth) in errors.items()
+            },
         }
         for name, value in found.items():
             sums[name] = sums.get(name, 0.0) + value / len(parts)
