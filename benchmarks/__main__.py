@@ -79,9 +79,7 @@ def report_time(size: int, steps: dict[str, list[float]], shared: bool) -> None:
         print(f"  {name:20}{median:8.3f} s  {median / plain:6.3f} of plain  (half of them {low:.3f} to {high:.3f})")
     each = [
         (ours - plain) / (control - plain)
-        for plain, control, ours in zip(
-            steps["plain"], steps["ControlNet"], steps["Compose and Conquer"], strict=True
-        )
+        for plain, control, ours in zip(steps["plain"], steps["ControlNet"], steps["Compose and Conquer"], strict=True)
     ]
     low, _, high = statistics.quantiles(each, n=4)
     print(f"  (ours - plain) / (ControlNet - plain): {(ours - plain) / (control - plain):.3f}", end="")

@@ -115,10 +115,10 @@ class SpatialTransformer(nn.Module):
     def forward(self, x: Tensor, context: GuidedContext, kernels: Kernels) -> Tensor:
         """Map x (B, C, H, W) to the same shape."""
         height, width = x.shape[-2:]
-        h = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
+        h = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2).contiguous()  # else each layer copies it
         for block in self.transformer_blocks:
             h = block(h, context, height, width, kernels)
-        return x + self.proj_out(h.transpose(1, 2).unflatten(2, (height, width)))
+        return x + self.proj_out(h.transpose(1, 2).unflatten(2, (height, width)).contiguous())
 
 
 class ResBlock(nn.Module):

@@ -127,6 +127,7 @@ def save_fusers(path: str | os.PathLike[str], fusers: Fusers, metadata: Mapping[
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(state, unfinished, metadata=header)
+        unfinished.chmod(0o644)  # the library writes for its user alone
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -90,7 +90,7 @@ def workflow(object_info: dict[str, Any], scene: Scene, steps: int, seed: int) -
         latent_image=latent.out(),
         seed=seed,
         steps=steps,
-        cfg=2.0,
+        cfg=1.5,
         sampler_name="ddim",
         scheduler="ddim_uniform",
         denoise=1.0,

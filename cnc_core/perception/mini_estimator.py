@@ -46,7 +46,9 @@ class MiniEstimator:
         return F.interpolate(picture, size=size, mode="bilinear", align_corners=False, antialias=True)
 
     def finish(self, output: Tensor, height: int, width: int) -> Tensor:
-        """(B, 1, h, w) raw to (B, height, width): disparity, or salience in [0, 1]."""
+        """(B, 1, h, w) raw to (B, height, width): disparity in [0, 1] as it was trained, or salience in [0, 1]."""
+        if self.kind == "depth":
+            output = output.clamp(0.0, 1.0)  # what it was trained to give; beyond is overshoot at contours
         if output.shape[2:] != (height, width):
             output = F.interpolate(output, size=(height, width), mode="bilinear", align_corners=False)
         value = output[:, 0]

@@ -202,9 +202,7 @@ def test_training_on_does_not_write_into_the_file(tmp_path: Path, released_state
     assert path.read_bytes() == before
 
 
-def test_a_failing_write_leaves_the_old_file(
-    tmp_path: Path, fusers: Fusers, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_write_leaves_the_old_file(tmp_path: Path, fusers: Fusers, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "fusers.safetensors"
     save_fusers(path, fusers, {"license": "first"})
     before = path.read_bytes()

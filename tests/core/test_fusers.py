@@ -109,9 +109,7 @@ def test_the_layers_are_not_exchangeable(local_fuser: LocalFuser, config: FuserC
     assert all(relative_error(first, other) > 1e-4 for first, other in zip(asked[1:], swapped[1:], strict=True))
 
 
-def test_guidance_reaches_the_fuser_from_the_first_attention_on(
-    local_fuser: LocalFuser, config: FuserConfig
-) -> None:
+def test_guidance_reaches_the_fuser_from_the_first_attention_on(local_fuser: LocalFuser, config: FuserConfig) -> None:
     x, t, text = inputs(config, 1, 8, 8)
     fg, bg = depths(1, 8, 8)
     guidance = Guidance((Region(torch.randn(1, 4, config.context_dim), None),))

@@ -56,9 +56,7 @@ class Case:
         return by_the_equation(self.q, self.k, self.v, self.heads, self.token_mask, mode, self.token_bias)
 
     def attended(self, mode: Mode) -> Tensor:
-        return guided_attention(
-            self.q, self.k, self.v, self.heads, self.token_mask, mode, token_bias=self.token_bias
-        )
+        return guided_attention(self.q, self.k, self.v, self.heads, self.token_mask, mode, token_bias=self.token_bias)
 
 
 def drawn(seed: int) -> Case:

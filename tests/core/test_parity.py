@@ -50,9 +50,7 @@ def test_one_attention_layer(released: Golden, config: FuserConfig, guidance: Gu
     assert relative_error(attended, released[f"out.attention.{form}"]) < TOLERANCE
 
 
-def test_residuals_and_prediction(
-    released: Golden, local_fuser: LocalFuser, unet: UNet, guidance: Guidance
-) -> None:
+def test_residuals_and_prediction(released: Golden, local_fuser: LocalFuser, unet: UNet, guidance: Guidance) -> None:
     x, t, text = (released[f"in.{name}"] for name in ("x", "t", "ctx"))
     residuals = local_fuser(x, t, text, released["in.fg_depth"], released["in.bg_depth"], guidance=guidance)
     assert len(residuals) == 13
@@ -62,9 +60,7 @@ def test_residuals_and_prediction(
     assert relative_error(prediction, released["out.eps"]) < TOLERANCE
 
 
-def test_a_whole_sampling_run(
-    released: Golden, local_fuser: LocalFuser, unet: UNet, guidance: Guidance
-) -> None:
+def test_a_whole_sampling_run(released: Golden, local_fuser: LocalFuser, unet: UNet, guidance: Guidance) -> None:
     """DDIM as the release runs it: eta 0, and an unconditional half that differs in the text alone."""
     steps = torch.arange(0, 1000, 1000 // released.steps) + 1
     assert torch.equal(steps.flip(0), released["out.ddim_timesteps"])

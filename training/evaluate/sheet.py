@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from training.mini.finished import FinishedMini
@@ -17,15 +16,7 @@ from training.mini.scenes import Scene
 def write_png(path: Path, picture: Tensor) -> None:
     """Write a picture (3, H, W) in [0, 1]."""
     pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    height, width, _ = pixels.shape
-    lines = b"".join(b"\0" + pixels[row].tobytes() for row in range(height))
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    Image.fromarray(pixels).save(path, format="PNG")
 
 
 def tiled(columns: list[Tensor]) -> Tensor:

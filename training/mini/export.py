@@ -55,7 +55,6 @@ def write(runs: Path, models: Path, model: Mini, reached: list[str]) -> None:
         told = {**facts, "licence": LICENCE, "scenes_seed": str(SEEDS["train"]), "conditions": "depth"}
         fusers = models / "fusers.safetensors"
         save_fusers(fusers, released_fusers(model), told)
-        fusers.chmod(0o644)
         print(f"{fusers}: {fusers.stat().st_size / 1e6:.1f} MB", flush=True)
         text = model.text.state_dict()
         text["token_ids"] = torch.tensor(used_ids())
