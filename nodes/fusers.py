@@ -75,7 +75,9 @@ class ApplyLocalFuser(io.ComfyNode):
             inputs=[
                 io.Conditioning.Input("positive", tooltip="The positive prompt."),
                 io.Conditioning.Input(
-                    "negative", tooltip="The negative prompt. It gets the depth maps as well, as in training."
+                    "negative",
+                    tooltip="The negative prompt. It gets the depth maps as well, as in training; to steer the "
+                    "positive alone, take the sampler's negative from before this node.",
                 ),
                 Fusers.Input("fusers", tooltip="From Load Fusers; the file must hold a local fuser."),
                 strength_input(),
