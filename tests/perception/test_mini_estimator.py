@@ -47,7 +47,7 @@ def test_pictures_of_the_training_size_reach_the_network_untouched(network: Mini
         raw = network(prepared)[:, 0]
     assert raw.min() < 0, "the case is to have an overshoot, which is cut off"
     assert torch.equal(estimate(MiniEstimator("depth", network), image), raw.clamp(0, 1))
-    assert torch.equal(estimate(MiniEstimator("saliency", network), image), expected.sigmoid())
+    assert torch.equal(estimate(MiniEstimator("saliency", network), image), raw.sigmoid())
 
 
 def test_the_caller_may_run_the_network_itself(network: MiniNet) -> None:
