@@ -6,7 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import compose, depth, fusers, inpaint, layers, loaders, masks
 from .host.folders import register_fusers
-from .host.perception import register_depth_models
+from .host.perception import register_perception
 
 
 class ComposeAndConquer(ComfyExtension):
@@ -21,5 +21,5 @@ class ComposeAndConquer(ComfyExtension):
 async def comfy_entrypoint() -> ComposeAndConquer:
     """Return the extension; the host calls this after import, which itself changes nothing of the host's."""
     register_fusers()
-    register_depth_models()
+    register_perception()
     return ComposeAndConquer()

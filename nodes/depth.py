@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..cnc_core.perception import VERSIONS, Preprocessing, Version, depth_map
-from .host.perception import depth_estimator, depth_names, each
+from .host.perception import depth_estimator, each, estimator_names
 from .host.pictures import optional_mask, pair, picture
 from .host.schema import ADVANCED, schema
 from .masks import LAYERS, preprocessing_input
@@ -17,7 +17,7 @@ def depth_input(name: str) -> io.Combo.Input:
     """The choice of a depth estimator."""
     return io.Combo.Input(
         name,
-        options=depth_names(),
+        options=estimator_names("depth"),
         tooltip="What measures depth: mini comes with the pack and knows the small made-up world of CnC-Mini; for "
         "photographs put the folder of a transformers depth model (Depth Anything V2, DPT-Large) into "
         "models/depth_estimation and it is listed here.",

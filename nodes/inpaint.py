@@ -6,8 +6,9 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..cnc_core.perception import DILATION, available, inpaint, load_inpainter
-from .host.perception import each
+from ..cnc_core.perception import DILATION, inpaint
+from .host.perception import each, estimator_names
+from .host.perception import inpainter as hosted_inpainter
 from .host.pictures import pair
 from .host.schema import schema
 from .masks import LAYERS
@@ -17,7 +18,7 @@ def inpainter_input() -> io.Combo.Input:
     """The choice of an inpainter."""
     return io.Combo.Input(
         "inpainter",
-        options=available("inpainting"),
+        options=estimator_names("inpainting"),
         tooltip="What fills the hole. telea and navier-stokes are OpenCV's: quick, with no model, and smooth. "
         "For large objects connect a background from any inpainting model instead.",
     )
@@ -64,10 +65,16 @@ class InpaintBackground(io.ComfyNode):
     @classmethod
     def execute(cls, image: Tensor, mask: Tensor, inpainter: str, dilation: int) -> io.NodeOutput:
         image, mask = pair(image, mask)
-        painter = load_inpainter(inpainter)
+        hosted = hosted_inpainter(inpainter)
         filled = torch.cat(
             [
-                inpaint(painter, image[index : index + 1], mask[index : index + 1], dilation=dilation)
+                inpaint(
+                    hosted.estimator,
+                    image[index : index + 1],
+                    mask[index : index + 1],
+                    dilation=dilation,
+                    run=hosted.run,
+                )
                 for index in each(image.shape[0])
             ]
         )

@@ -6,9 +6,9 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..cnc_core.perception import PREPROCESSING, Preprocessing, available, estimate, refine_mask
+from ..cnc_core.perception import PREPROCESSING, Preprocessing, estimate, refine_mask
 from .host.expansion import HIDDEN, GraphBuilder, links
-from .host.perception import each, saliency_estimator
+from .host.perception import each, estimator_names, saliency_estimator
 from .host.pictures import masks, picture
 from .host.schema import ADVANCED, schema
 from .types import CATEGORY
@@ -20,7 +20,7 @@ def saliency_input(name: str) -> io.Combo.Input:
     """The choice of a salience estimator."""
     return io.Combo.Input(
         name,
-        options=available("saliency"),
+        options=estimator_names("saliency"),
         tooltip="What finds the object. mini comes with the pack and knows the small made-up world of CnC-Mini; "
         "for photographs, connect a mask from any background removal node instead.",
     )

@@ -19,7 +19,7 @@ from .inpaint import DILATION, OpenCVInpainter, dilate, inpaint
 from .masks import refine_mask
 from .mini import MiniNet
 from .mini_estimator import MiniEstimator, load_mini
-from .registry import available, load_depth, load_inpainter, load_saliency, model_path
+from .registry import available, load, load_depth, load_inpainter, load_saliency, model_path
 from .transformers_depth import TransformersDepth, load_transformers_depth
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "dilate",
     "estimate",
     "inpaint",
+    "load",
     "load_depth",
     "load_inpainter",
     "load_mini",

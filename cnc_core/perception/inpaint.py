@@ -17,6 +17,10 @@ REFERENCE_SIDE = 512
 """The shorter side of the picture that a dilation is meant for; other pictures scale it."""
 
 
+METHODS = ("telea", "navier-stokes")
+"""OpenCV's methods, by the names that they are chosen by."""
+
+
 def inpaint(
     inpainter: Inpainter,
     image: Tensor,
@@ -79,8 +83,8 @@ class OpenCVInpainter:
     network = None
 
     def __init__(self, method: str, *, radius: float = 5.0, max_side: int = 1024) -> None:
-        if method not in ("telea", "navier-stokes"):
-            raise ValueError(f"OpenCV's methods are telea and navier-stokes; got {method!r}")
+        if method not in METHODS:
+            raise ValueError(f"OpenCV's methods are {' and '.join(METHODS)}; got {method!r}")
         self.method = method
         self.radius = radius
         self.max_side = max_side

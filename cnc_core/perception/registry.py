@@ -2,99 +2,163 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import torch
 import torch.nn as nn
 
 from .estimator import Inpainter, Kind, MapEstimator, PerceptionError
-from .inpaint import OpenCVInpainter
+from .inpaint import METHODS, OpenCVInpainter
 from .mini_estimator import WEIGHTS, load_mini
 from .transformers_depth import find_models, load_transformers_depth
-
-MINI = "mini"
-"""The name of the Mini's own depth and salience."""
 
 MINI_FOLDER = Path(__file__).resolve().parents[2] / "models" / "mini"
 """Where this repository keeps the Mini's weights."""
 
-INPAINTERS = ("telea", "navier-stokes")
-"""Inpainters that need no model."""
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """An estimator that needs no file of the user's.
+
+    load: takes operations, dtype and device. path: the file that comes with the repository, where it has one.
+    """
+
+    load: Callable[..., Any]
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of model file or folder.
+
+    find: the models in some folders, by name. load: one of them, from its path and operations, dtype and
+    device. what: what to put there, for an artist to whom it is missing.
+    """
+
+    find: Callable[[list[Path]], dict[str, Path]]
+    load: Callable[..., Any]
+    what: str
+
+
+@dataclass(frozen=True)
+class _Choice:
+    load: Callable[..., Any]
+    path: Path | None
+
+
+def _mini(kind: Any) -> BuiltIn:
+    path = MINI_FOLDER / WEIGHTS[kind]
+    return BuiltIn(partial(load_mini, kind, path), path)
+
+
+def _opencv(method: str) -> BuiltIn:
+    return BuiltIn(lambda **_: OpenCVInpainter(method))
+
+
+BUILT_IN: dict[Kind, dict[str, BuiltIn]] = {
+    "depth": {"mini": _mini("depth")},
+    "saliency": {"mini": _mini("saliency")},
+    "inpainting": {method: _opencv(method) for method in METHODS},
+}
+"""What comes with the repository, by kind and name."""
+
+FORMATS: dict[Kind, tuple[Format, ...]] = {
+    "depth": (
+        Format(
+            find_models,
+            lambda path, operations, **options: load_transformers_depth(path, **options),
+            "the folder of a transformers depth model (config.json, preprocessor_config.json, model.safetensors)",
+        ),
+    ),
+    "saliency": (),
+    "inpainting": (),
+}
+"""What users bring, by kind."""
 
 
 def available(kind: Kind, folders: Iterable[Path] = ()) -> list[str]:
-    """The names that `load_depth`, `load_saliency` or `load_inpainter` take.
+    """The names that the loader of this kind takes: what is built in, then what the folders hold."""
+    return list(_choices(kind, list(folders)))
 
-    folders: where transformers depth models are looked for; the other kinds have none yet.
+
+def model_path(kind: Kind, name: str, folders: Iterable[Path] = ()) -> Path | None:
+    """The file or folder that an estimator is read from, or None where it needs none.
+
+    Whether a file that comes with the repository is there is not asked. Raises PerceptionError for an unknown
+    name: a name is looked up among those found, never joined to a path.
     """
-    if kind == "depth":
-        return [MINI, *find_models(list(folders))]
-    if kind == "saliency":
-        return [MINI]
-    return list(INPAINTERS)
+    return _choice(kind, name, list(folders)).path
 
 
-def model_path(kind: Literal["depth", "saliency"], name: str, folders: Iterable[Path] = ()) -> Path:
-    """The file or folder that an estimator is read from; whether the Mini's file is there is not asked.
-
-    Raises PerceptionError for an unknown name: a name is looked up among those found, never joined to a
-    path.
-    """
-    if name == MINI:
-        return MINI_FOLDER / WEIGHTS[kind]
-    searched = list(folders)
-    models = find_models(searched) if kind == "depth" else {}
-    if name not in models:
-        raise PerceptionError(_unknown(kind, name, searched))
-    return models[name]
+def load_depth(name: str, folders: Iterable[Path] = (), **options: Any) -> MapEstimator:
+    """The depth estimator of this name; see `load`."""
+    return cast(MapEstimator, load("depth", name, folders, **options))
 
 
-def load_depth(
+def load_saliency(name: str, folders: Iterable[Path] = (), **options: Any) -> MapEstimator:
+    """The salience estimator of this name; see `load`."""
+    return cast(MapEstimator, load("saliency", name, folders, **options))
+
+
+def load_inpainter(name: str, folders: Iterable[Path] = (), **options: Any) -> Inpainter:
+    """The inpainter of this name; see `load`."""
+    return cast(Inpainter, load("inpainting", name, folders, **options))
+
+
+def load(
+    kind: Kind,
     name: str,
     folders: Iterable[Path] = (),
     *,
     operations: Any = nn,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
-) -> MapEstimator:
-    """The depth estimator of this name. Raises PerceptionError, with what to do, where it cannot be had.
+) -> Any:
+    """The estimator of this kind and name.
 
-    operations: where layers come from, for the networks that are ours.
+    folders: where the user's models are. operations: where layers come from, for the networks that are
+    ours. dtype: float32 where not given. Raises PerceptionError, with what to do, where it cannot be had.
     """
-    path = model_path("depth", name, folders)
-    if name == MINI:
-        return load_mini("depth", path, operations=operations, dtype=dtype, device=device)
-    return load_transformers_depth(path, dtype=dtype, device=device)
+    choice = _choice(kind, name, list(folders))
+    return choice.load(operations=operations, dtype=dtype, device=device)
 
 
-def load_saliency(
-    name: str,
-    *,
-    operations: Any = nn,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-) -> MapEstimator:
-    """The salience estimator of this name. Raises PerceptionError where it cannot be had."""
-    path = model_path("saliency", name)
-    return load_mini("saliency", path, operations=operations, dtype=dtype, device=device)
+def files(*endings: str) -> Callable[[list[Path]], dict[str, Path]]:
+    """A `Format.find` for single files: those that end so, by their path relative to the folder that holds them.
+
+    The first of two same names wins.
+    """
+
+    def find(folders: list[Path]) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for folder in folders:
+            for path in sorted(folder.rglob("*")):
+                if path.suffix.lower() in endings and path.is_file():
+                    found.setdefault(path.relative_to(folder).as_posix(), path)
+        return found
+
+    return find
 
 
-def load_inpainter(name: str) -> Inpainter:
-    """The inpainter of this name. Raises PerceptionError for an unknown one."""
-    if name not in INPAINTERS:
-        raise PerceptionError(_unknown("inpainting", name, []))
-    return OpenCVInpainter(name)
+def _choices(kind: Kind, folders: list[Path]) -> dict[str, _Choice]:
+    choices = {name: _Choice(built_in.load, built_in.path) for name, built_in in BUILT_IN[kind].items()}
+    for model in FORMATS[kind]:
+        for name, path in model.find(folders).items():
+            choices.setdefault(name, _Choice(partial(model.load, path), path))
+    return choices
 
 
-def _unknown(kind: Kind, name: str, folders: list[Path]) -> str:
-    names = ", ".join(available(kind, folders))
-    message = f"there is no {kind} estimator named {name!r}; there is {names}"
-    if kind == "depth":
-        where = " or ".join(str(folder) for folder in folders) or "a folder of depth models (none was given)"
-        message += (
-            f". For a transformers depth model, put its folder (config.json, preprocessor_config.json, "
-            f"model.safetensors) into {where}"
-        )
-    return message
+def _choice(kind: Kind, name: str, folders: list[Path]) -> _Choice:
+    choices = _choices(kind, folders)
+    if name not in choices:
+        message = f"there is no {kind} estimator named {name!r}; there is {', '.join(choices)}"
+        if FORMATS[kind]:
+            where = " or ".join(str(folder) for folder in folders) or "a folder of such models (none was given)"
+            what = ", or ".join(model.what for model in FORMATS[kind])
+            message += f". To have more, put {what} into {where}"
+        raise PerceptionError(message)
+    return choices[name]

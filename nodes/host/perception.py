@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import comfy.model_management as management
 import comfy.ops
@@ -17,18 +18,24 @@ from torch import Tensor
 from ...cnc_core import perception
 from .folders import register_folder
 
-DEPTH_FOLDER = "depth_estimation"
-"""The host's name of the folder of depth models, under `models`."""
+_FOLDERS: dict[perception.Kind, tuple[str, set[str]]] = {
+    "depth": ("depth_estimation", {".safetensors", ".bin"}),
+    "saliency": ("saliency", {".onnx"}),
+    "inpainting": ("inpaint", {".onnx"}),
+}
+"""The host's name of each kind's folder, under `models`, and what a model's files may end in."""
+
+E = TypeVar("E")
 
 _ACTIVATIONS = 256
 """Bytes at work for each byte of a network's input: an estimate that holds for the larger transformers."""
 
 
 @dataclass(frozen=True)
-class HostedEstimator:
-    """A depth or salience estimator whose network the host may move, and drop."""
+class HostedEstimator(Generic[E]):
+    """An estimator whose network the host may move, and drop."""
 
-    estimator: perception.MapEstimator
+    estimator: E
     patcher: ModelPatcher | None
 
     def run(self, prepared: Tensor) -> Tensor:
@@ -41,47 +48,35 @@ class HostedEstimator:
         return output.to(management.intermediate_device())
 
 
-_Key = tuple[str, Path, int]
-_hosted: dict[_Key, HostedEstimator] = {}
+_Key = tuple[str, str, Path | None, int]
+_hosted: dict[_Key, HostedEstimator[Any]] = {}
 """What has been loaded and not yet been dropped, so that two nodes share one network."""
 
 
-def register_depth_models() -> None:
-    """Add ``models/depth_estimation`` to the host's folders."""
-    register_folder(DEPTH_FOLDER, {".safetensors", ".bin"})
+def register_perception() -> None:
+    """Add a folder under ``models`` for each kind of estimator to the host's."""
+    for folder, endings in _FOLDERS.values():
+        register_folder(folder, endings)
 
 
-def depth_folders() -> list[Path]:
-    """Where depth models are looked for."""
-    return [Path(path) for path in folder_paths.get_folder_paths(DEPTH_FOLDER)]
+def estimator_names(kind: perception.Kind) -> list[str]:
+    """The estimators of a kind that there are: the built-in ones and those in the user's folders."""
+    return perception.available(kind, _folders(kind))
 
 
-def depth_names() -> list[str]:
-    """The depth estimators that there are."""
-    return perception.available("depth", depth_folders())
-
-
-def depth_estimator(name: str) -> HostedEstimator:
+def depth_estimator(name: str) -> HostedEstimator[perception.MapEstimator]:
     """The depth estimator of this name. Raises PerceptionError where it cannot be had."""
-    folders = depth_folders()
-    path = perception.model_path("depth", name, folders)
-    return _host(
-        ("depth", path, _changed(path)),
-        lambda: perception.load_depth(
-            name, folders, operations=comfy.ops.manual_cast, device=management.unet_offload_device()
-        ),
-    )
+    return _host("depth", name)
 
 
-def saliency_estimator(name: str) -> HostedEstimator:
+def saliency_estimator(name: str) -> HostedEstimator[perception.MapEstimator]:
     """The salience estimator of this name. Raises PerceptionError where it cannot be had."""
-    path = perception.model_path("saliency", name)
-    return _host(
-        ("saliency", path, _changed(path)),
-        lambda: perception.load_saliency(
-            name, operations=comfy.ops.manual_cast, device=management.unet_offload_device()
-        ),
-    )
+    return _host("saliency", name)
+
+
+def inpainter(name: str) -> HostedEstimator[perception.Inpainter]:
+    """The inpainter of this name. Raises PerceptionError where it cannot be had."""
+    return _host("inpainting", name)
 
 
 def each(count: int) -> Iterator[int]:
@@ -93,22 +88,31 @@ def each(count: int) -> Iterator[int]:
         bar.update(1)
 
 
-def _host(key: _Key, load: Callable[[], perception.MapEstimator]) -> HostedEstimator:
-    if key not in _hosted:
-        estimator = load()
-        if estimator.network is None:
-            return HostedEstimator(estimator, None)
-        patcher = ModelPatcher(
-            estimator.network,
-            load_device=management.get_torch_device(),
-            offload_device=management.unet_offload_device(),
-        )
-        # The host unloads a model when it needs the room or the user asks for it: the cache lets go as well.
-        patcher.add_callback(CallbacksMP.ON_DETACH, lambda *_: _hosted.pop(key, None))
-        _hosted[key] = HostedEstimator(estimator, patcher)
+def _folders(kind: perception.Kind) -> list[Path]:
+    return [Path(path) for path in folder_paths.get_folder_paths(_FOLDERS[kind][0])]
+
+
+def _host(kind: perception.Kind, name: str) -> HostedEstimator[Any]:
+    folders = _folders(kind)
+    path = perception.model_path(kind, name, folders)
+    key = (kind, name, path, _changed(path))
+    if key in _hosted:
+        return _hosted[key]
+    device = management.get_torch_device()
+    offload_device = management.unet_offload_device()
+    estimator = perception.load(kind, name, folders, operations=comfy.ops.manual_cast, device=offload_device)
+    network = estimator.network
+    if network is None:
+        return HostedEstimator(estimator, None)
+    # What holds its weights outside of torch says how large they are.
+    size = getattr(network, "nbytes", 0)
+    patcher = ModelPatcher(network, load_device=device, offload_device=offload_device, size=size)
+    # The host unloads a model when it needs the room or the user asks for it: the cache lets go as well.
+    patcher.add_callback(CallbacksMP.ON_DETACH, lambda *_: _hosted.pop(key, None))
+    _hosted[key] = HostedEstimator(estimator, patcher)
     return _hosted[key]
 
 
-def _changed(path: Path) -> int:
+def _changed(path: Path | None) -> int:
     """When the model was last written, so that a new file under an old name is read."""
-    return path.stat().st_mtime_ns if path.exists() else 0
+    return path.stat().st_mtime_ns if path is not None and path.exists() else 0

@@ -334,8 +334,8 @@ def test_the_depth_folder_is_added_beside_what_the_user_configured(part, tmp_pat
     before = folder_paths.folder_names_and_paths.get("depth_estimation")
     try:
         folder_paths.folder_names_and_paths["depth_estimation"] = ([str(tmp_path)], {".onnx"})
-        perception.register_depth_models()
-        perception.register_depth_models()
+        perception.register_perception()
+        perception.register_perception()
         paths, extensions = folder_paths.folder_names_and_paths["depth_estimation"]
         assert [Path(path).name for path in paths] == [tmp_path.name, "depth_estimation"]
         assert {".onnx", ".safetensors"} <= extensions
