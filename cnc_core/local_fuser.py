@@ -249,7 +249,8 @@ class LocalFuser(nn.Module):
 
 
 def _to_batch(batch: int, **depths: Tensor) -> list[Tensor]:
+    """Expand the maps to one batch, contiguous: with channels last, as images come, each step copies weights."""
     for name, depth in depths.items():
         if depth.shape[0] not in (1, batch):
             raise ValueError(f"{name} has batch {depth.shape[0]}, expected 1 or {batch}")
-    return [depth.expand(batch, -1, -1, -1) for depth in depths.values()]
+    return [depth.expand(batch, -1, -1, -1).contiguous() for depth in depths.values()]
