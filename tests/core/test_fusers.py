@@ -49,6 +49,16 @@ def test_one_depth_map_serves_a_batch(local_fuser: LocalFuser, config: FuserConf
             assert relative_error(first, other) < 1e-5
 
 
+def test_the_memory_layout_of_images_does_not_reach_the_residuals(local_fuser: LocalFuser, config: FuserConfig) -> None:
+    """Channels last, as images come, would make each injected convolution rearrange its weights at every step."""
+    x, t, text = inputs(config, 2, 8, 8)
+    fg, bg = (depth.to(memory_format=torch.channels_last) for depth in depths(1, 8, 8))
+    encoding = local_fuser.encode_depth(fg, bg)
+    assert all(feature.is_contiguous() for feature in encoding.features)
+    assert all(part.is_contiguous() for norms in encoding.modulations for norm in norms for part in norm)
+    assert all(residual.is_contiguous() for residual in local_fuser(x, t, text, depth=encoding))
+
+
 def test_depth_maps_serve_each_chunk_of_the_batch(local_fuser: LocalFuser, config: FuserConfig) -> None:
     """Two images under cond and uncond are a batch of four for two depth maps."""
     x, t, text = inputs(config, 4, 8, 8)
