@@ -94,7 +94,6 @@ class FinishedMini:
         )  # fmt: skip
         with torch.autocast(noise.device.type, torch.bfloat16, enabled=bf16):
             predict = predict_v(self.unet, self.text, self.local_fuser, self.global_fuser, conditions)
-        with torch.autocast(noise.device.type, torch.bfloat16, enabled=bf16):
             *_, latent = ddim(predict if halves == 1 else guided(predict, cfg), noise, steps)
             return self.autoencoder.decode(latent).float().clamp(0, 1)
 
