@@ -6,6 +6,7 @@ from .config import FuserConfig
 from .global_fuser import GlobalFuser
 from .guidance import Guidance, Region, token_mask
 from .local_fuser import DepthEncoding, LocalFuser
+from .triplet import Triplet, make_triplet
 from .unet import UNet
 
 __all__ = [
@@ -20,10 +21,12 @@ __all__ = [
     "Kernels",
     "LocalFuser",
     "Region",
+    "Triplet",
     "UNet",
     "fused_attention",
     "guided_attention",
     "load_fusers",
+    "make_triplet",
     "read_checkpoint",
     "save_fusers",
     "token_mask",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..cnc_core.perception import cut_out
+from ..cnc_core.triplet import cut_out
 from .host.expansion import HIDDEN, GraphBuilder, links
 from .host.pictures import optional_mask, pair, picture
 from .host.schema import schema

@@ -5,7 +5,7 @@ Every estimator is real, chosen by name and optional. Each has a `network` (a mo
 the height and width of what went in. Only a model's own loader imports what it needs.
 """
 
-from .depth import VERSIONS, Version, cut_out, depth_map, normalise
+from .depth import VERSIONS, Version, depth_map, normalise
 from .estimator import (
     KINDS,
     PREPROCESSING,
@@ -37,7 +37,6 @@ __all__ = [
     "TransformersDepth",
     "Version",
     "available",
-    "cut_out",
     "depth_map",
     "dilate",
     "estimate",

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..triplet import cut_out
 from .estimator import MapEstimator, Preprocessing, Run, check_image, check_mask, estimate
 
 Version = Literal["v1", "v2", "v3"]
@@ -62,11 +63,6 @@ def depth_map(
     raw = estimate(estimator, seen, preprocessing=preprocessing, run=run)
     depth = normalise(raw, clip_percent=clip_percent, invert=invert)
     return depth * mask if mask is not None and version == "v3" else depth
-
-
-def cut_out(image: Tensor, mask: Tensor) -> Tensor:
-    """The masked object on black: (B, H, W, 3) and (B or 1, H, W) to (B, H, W, 3)."""
-    return image * mask[..., None]
 
 
 def normalise(raw: Tensor, *, clip_percent: float = 0.0, invert: bool = False) -> Tensor:

@@ -14,6 +14,9 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from ..pictures import check_image as check_image
+from ..pictures import check_mask as check_mask  # for the estimators, which need both
+
 Kind = Literal["depth", "saliency", "inpainting"]
 Preprocessing = Literal["model", "release"]
 
@@ -85,29 +88,3 @@ def apply_network(network: nn.Module | None, prepared: Tensor, run: Run | None =
         return prepared
     with torch.no_grad():
         return (run or network)(prepared)
-
-
-def check_image(image: Tensor) -> None:
-    """Raises ValueError unless `image` is a (B, H, W, 3) floating tensor without NaN or infinity."""
-    if image.ndim != 4 or image.shape[-1] != 3 or not image.is_floating_point() or image.numel() == 0:
-        raise ValueError(
-            f"a picture is a floating tensor (B, H, W, 3) with at least one pixel; "
-            f"got {image.dtype} {tuple(image.shape)}"
-        )
-    broken = int((~torch.isfinite(image)).sum())
-    if broken:
-        raise ValueError(
-            f"the picture has {broken} values that are not a number or infinite; find the node that made "
-            f"them (often a VAE in half precision)"
-        )
-
-
-def check_mask(mask: Tensor) -> None:
-    """Raises ValueError unless `mask` is a (B, H, W) floating tensor without NaN or infinity."""
-    if mask.ndim != 3 or not mask.is_floating_point() or mask.numel() == 0:
-        raise ValueError(
-            f"a mask is a floating tensor (B, H, W) with at least one pixel; got {mask.dtype} {tuple(mask.shape)}"
-        )
-    broken = int((~torch.isfinite(mask)).sum())
-    if broken:
-        raise ValueError(f"the mask has {broken} values that are not a number or infinite")
