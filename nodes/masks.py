@@ -22,7 +22,8 @@ def saliency_input(name: str) -> io.Combo.Input:
         name,
         options=estimator_names("saliency"),
         tooltip="What finds the object. mini comes with the pack and knows the small made-up world of CnC-Mini; "
-        "for photographs, connect a mask from any background removal node instead.",
+        "for photographs put the .onnx file of an IS-Net, U2-Net or BiRefNet into models/saliency and it is listed "
+        "here, or connect a mask from any background removal node instead.",
     )
 
 

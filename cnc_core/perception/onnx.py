@@ -48,6 +48,7 @@ class OnnxNetwork(nn.Module):
         self.session = _session(path, torch.device(device or "cpu"))
         self.nbytes = path.stat().st_size
         self.inputs: dict[str, Any] = {entry.name: entry for entry in self.session.get_inputs()}
+        self.outputs: dict[str, Any] = {entry.name: entry for entry in self.session.get_outputs()}
         self._feed = feed or self._floats
         self._one_by_one = any(entry.shape and entry.shape[0] == 1 for entry in self.inputs.values())
 
@@ -59,8 +60,7 @@ class OnnxNetwork(nn.Module):
         return torch.from_numpy(output.astype(np.float32, copy=False)).to(prepared.device)
 
     def _run(self, array: Array) -> Array:
-        name = self.session.get_outputs()[0].name
-        output: Array = self.session.run([name], dict(self._feed(array)))[0]
+        output: Array = self.session.run([next(iter(self.outputs))], dict(self._feed(array)))[0]
         return output
 
     def _floats(self, array: Array) -> Mapping[str, Array]:
@@ -81,6 +81,9 @@ def _session(path: Path, device: torch.device) -> Any:
     wanted = [name for name in _PROVIDERS.get(device.type, ()) if name in there]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # An arena keeps what the largest run took: 1.7 GB for an IS-Net at 1024, which no host knows of. Without it
+    # the peak is half as high, and a picture takes 1.1 s in place of 0.8.
+    options.enable_cpu_mem_arena = False
     options.log_severity_level = 3  # errors; its warnings are about how the model was exported
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=[*wanted, "CPUExecutionProvider"])

@@ -14,6 +14,7 @@ import torch.nn as nn
 from .estimator import Inpainter, Kind, MapEstimator, PerceptionError
 from .inpaint import METHODS, OpenCVInpainter
 from .mini_estimator import WEIGHTS, load_mini
+from .onnx_salience import load_onnx_salience
 from .transformers_depth import find_models, load_transformers_depth
 
 MINI_FOLDER = Path(__file__).resolve().parents[2] / "models" / "mini"
@@ -59,6 +60,23 @@ def _opencv(method: str) -> BuiltIn:
     return BuiltIn(lambda **_: OpenCVInpainter(method))
 
 
+def files(*endings: str) -> Callable[[list[Path]], dict[str, Path]]:
+    """A `Format.find` for single files: those that end so, by their path relative to the folder that holds them.
+
+    The first of two same names wins.
+    """
+
+    def find(folders: list[Path]) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for folder in folders:
+            for path in sorted(folder.rglob("*")):
+                if path.suffix.lower() in endings and path.is_file():
+                    found.setdefault(path.relative_to(folder).as_posix(), path)
+        return found
+
+    return find
+
+
 BUILT_IN: dict[Kind, dict[str, BuiltIn]] = {
     "depth": {"mini": _mini("depth")},
     "saliency": {"mini": _mini("saliency")},
@@ -74,7 +92,13 @@ FORMATS: dict[Kind, tuple[Format, ...]] = {
             "the folder of a transformers depth model (config.json, preprocessor_config.json, model.safetensors)",
         ),
     ),
-    "saliency": (),
+    "saliency": (
+        Format(
+            files(".onnx"),
+            lambda path, device=None, **_: load_onnx_salience(path, device=device),
+            "the .onnx file of an IS-Net, U2-Net or BiRefNet",
+        ),
+    ),
     "inpainting": (),
 }
 """What users bring, by kind."""
@@ -125,23 +149,6 @@ def load(
     """
     choice = _choice(kind, name, list(folders))
     return choice.load(operations=operations, dtype=dtype, device=device)
-
-
-def files(*endings: str) -> Callable[[list[Path]], dict[str, Path]]:
-    """A `Format.find` for single files: those that end so, by their path relative to the folder that holds them.
-
-    The first of two same names wins.
-    """
-
-    def find(folders: list[Path]) -> dict[str, Path]:
-        found: dict[str, Path] = {}
-        for folder in folders:
-            for path in sorted(folder.rglob("*")):
-                if path.suffix.lower() in endings and path.is_file():
-                    found.setdefault(path.relative_to(folder).as_posix(), path)
-        return found
-
-    return find
 
 
 def _choices(kind: Kind, folders: list[Path]) -> dict[str, _Choice]:

@@ -100,7 +100,9 @@ def _host(kind: perception.Kind, name: str) -> HostedEstimator[Any]:
         return _hosted[key]
     device = management.get_torch_device()
     offload_device = management.unet_offload_device()
-    estimator = perception.load(kind, name, folders, operations=comfy.ops.manual_cast, device=offload_device)
+    # An ONNX session stays where it was made, so it is made where it computes.
+    made_on = device if path is not None and path.suffix.lower() == ".onnx" else offload_device
+    estimator = perception.load(kind, name, folders, operations=comfy.ops.manual_cast, device=made_on)
     network = estimator.network
     if network is None:
         return HostedEstimator(estimator, None)
