@@ -16,6 +16,7 @@ from .inpaint import METHODS, OpenCVInpainter
 from .mini_estimator import WEIGHTS, load_mini
 from .onnx_salience import load_onnx_salience
 from .transformers_depth import find_models, load_transformers_depth
+from .u2net import load_u2net
 
 MINI_FOLDER = Path(__file__).resolve().parents[2] / "models" / "mini"
 """Where this repository keeps the Mini's weights."""
@@ -98,6 +99,7 @@ FORMATS: dict[Kind, tuple[Format, ...]] = {
             lambda path, device=None, **_: load_onnx_salience(path, device=device),
             "the .onnx file of an IS-Net, U2-Net or BiRefNet",
         ),
+        Format(files(".pth"), load_u2net, "u2net.pth or u2netp.pth of xuebinqin/U-2-Net"),
     ),
     "inpainting": (),
 }

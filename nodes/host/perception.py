@@ -20,7 +20,7 @@ from .folders import register_folder
 
 _FOLDERS: dict[perception.Kind, tuple[str, set[str]]] = {
     "depth": ("depth_estimation", {".safetensors", ".bin"}),
-    "saliency": ("saliency", {".onnx"}),
+    "saliency": ("saliency", {".onnx", ".pth"}),
     "inpainting": ("inpaint", {".onnx"}),
 }
 """The host's name of each kind's folder, under `models`, and what a model's files may end in."""
