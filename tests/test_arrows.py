@@ -17,7 +17,10 @@ import pytest
 COMFY = frozenset({"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "node_helpers", "nodes"})
 LAZY = frozenset({"cv2", "huggingface_hub", "onnxruntime", "spandrel", "timm", "transformers"})
 NETWORK = frozenset({"aiohttp", "ftplib", "http", "huggingface_hub", "requests", "socket", "urllib.request"})
-TRAINING = frozenset({"accelerate", "diffusers", "PIL", "ray", "safetensors", "tensorboard", "webdataset"})
+TRAINING = frozenset(
+    {"accelerate", "diffusers", "filelock", "PIL", "pyarrow", "ray", "safetensors", "tensorboard", "tomli"}
+    | {"webdataset"}
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,184 @@
+"""Reading a prepared set: any rows, in any order, straight from memory maps."""
+
+from __future__ import annotations
+
+import bisect
+import json
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..files import file_hash
+from .manifest import PreparedError, ShardEntry, read_manifest
+from .writer import DEPTH_MAX, MASK_MAX
+
+_FULL_SCALE = {torch.uint16: DEPTH_MAX, torch.uint8: MASK_MAX}
+
+
+def to_float(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The arrays as networks take them: float32, depth maps and masks in [0, 1], counts as int64.
+
+    Works on any device, so that what travels there is the small form.
+    """
+
+    def converted(name: str, value: Tensor) -> Tensor:
+        if name == "caption_count":
+            return value.long()
+        scale = _FULL_SCALE.get(value.dtype)
+        return value.float().div_(scale) if scale else value.float()
+
+    return {name: converted(name, value) for name, value in batch.items()}
+
+
+class PreparedSet:
+    """The samples of a folder that `prepare` has written, numbered from 0 in the order of their ids.
+
+    Opening checks schema and sizes. verify: check a shard's checksum when it is first used. partial: take the
+    finished shards of a set that is not complete, else it is refused, since the order of training follows from the
+    number of samples. Raises PreparedError for what is missing, damaged or unfinished.
+    """
+
+    def __init__(self, folder: Path, *, verify: bool = True, partial: bool = False) -> None:
+        self.folder, self.manifest = Path(folder), read_manifest(Path(folder))
+        if not self.manifest.complete and not partial:
+            raise PreparedError(
+                f"{folder} is unfinished: {len(self.manifest.shards)} of {self.manifest.shard_count} shards; run the "
+                f"same `prepare` command again to finish it"
+            )
+        self._check_on_use = verify
+        self._shards = [shard for shard in self.manifest.shards if shard.samples]
+        self._ends = list(accumulate(shard.samples for shard in self._shards))
+        self._arrays: dict[int, dict[str, Tensor]] = {}
+        self._texts: dict[int, dict[str, list[Any]]] = {}
+        for shard in self._shards:
+            for name, facts in shard.files.items():
+                self._check_size(name, facts["bytes"])
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """One sample, as `batch` gives it, without the first axis."""
+        return {name: value[0] for name, value in self.batch([index]).items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is mapped: another process maps it again."""
+        return {**self.__dict__, "_arrays": {}, "_texts": {}}
+
+    def batch(self, indices: Sequence[int], *, raw: bool = False) -> dict[str, Tensor]:
+        """The arrays of these samples by name, (B, ...) each, as `to_float` gives them.
+
+        raw: as they are stored instead, which is half the bytes. Raises IndexError for an index out of range.
+        """
+        places = [self._place(index) for index in indices]
+        sources = [self._mapped(shard) for shard, _ in places]
+        out = {}
+        for name, spec in self.manifest.arrays.items():
+            rows = torch.empty((len(places), *spec.shape), dtype=getattr(torch, spec.dtype))
+            for row, arrays, (_, place) in zip(rows, sources, places, strict=True):
+                row.copy_(arrays[name][place])
+            out[name] = rows
+        return out if raw else to_float(out)
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """All captions of a sample, at least one; `text` holds the states of the first ones."""
+        shard, row = self._place(index)
+        return tuple(self._text(shard)["captions"][row])
+
+    def id(self, index: int) -> str:
+        """A sample's id, the same however the set is sharded."""
+        shard, row = self._place(index)
+        return str(self._text(shard)["ids"][row])
+
+    def verify(self) -> None:
+        """Read every file and compare its checksum. Raises PreparedError with all that is wrong."""
+        wrong = []
+        ids: set[str] = set()
+        for number, shard in enumerate(self._shards):
+            try:
+                for name in shard.files:
+                    self._check_hash(shard, name)
+                ids.update(self._text(number)["ids"])
+            except PreparedError as error:
+                wrong.append(str(error))
+        if not wrong and len(ids) != len(self):
+            wrong.append(f"{self.folder} has {len(self)} samples, but {len(ids)} ids")
+        if wrong:
+            raise PreparedError("\n".join(wrong))
+
+    def pictures(self, index: int) -> dict[str, bytes]:
+        """A sample's files from the shard's tar, by ending ("source.png"); none where there is no tar."""
+        import tarfile
+
+        shard, row = self._place(index)
+        path = self.folder / f"{self._shards[shard].name}.tar"
+        if path.name not in self._shards[shard].files:
+            return {}
+        found = {}
+        with tarfile.open(path) as tar:
+            for member in tar:
+                key, _, ending = member.name.partition(".")
+                content = tar.extractfile(member)
+                if key == f"{self._shards[shard].name}-{row:06d}" and content is not None:
+                    found[ending] = content.read()
+        return found
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The shard of a sample, counted among those that have samples, and its row there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"there is no sample {index} among {len(self)}")
+        shard = bisect.bisect_right(self._ends, index)
+        return shard, index - (self._ends[shard - 1] if shard else 0)
+
+    def _mapped(self, number: int) -> dict[str, Tensor]:
+        if number not in self._arrays:
+            shard = self._shards[number]
+            name = f"{shard.name}.safetensors"
+            if self._check_on_use:
+                self._check_hash(shard, name)
+            self._arrays[number] = self._opened(shard, name)
+        return self._arrays[number]
+
+    def _opened(self, shard: ShardEntry, name: str) -> dict[str, Tensor]:
+        try:
+            with safe_open(self.folder / name, framework="pt") as file:
+                arrays = {array: file.get_tensor(array) for array in self.manifest.arrays}
+        except (SafetensorError, OSError) as error:
+            raise PreparedError(f"{self.folder / name} cannot be read: {error}; {_AGAIN}") from error
+        for array, spec in self.manifest.arrays.items():
+            expected = (getattr(torch, spec.dtype), (shard.samples, *spec.shape))
+            if (arrays[array].dtype, tuple(arrays[array].shape)) != expected:
+                raise PreparedError(f"{array} in {self.folder / name} is not {expected[0]} {expected[1]}; {_AGAIN}")
+        return arrays
+
+    def _text(self, number: int) -> dict[str, list[Any]]:
+        if number not in self._texts:
+            shard = self._shards[number]
+            name = f"{shard.name}.json"
+            if self._check_on_use:
+                self._check_hash(shard, name)
+            self._texts[number] = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        return self._texts[number]
+
+    def _check_size(self, name: str, expected: int) -> None:
+        path = self.folder / name
+        size = path.stat().st_size if path.exists() else None
+        if size != expected:
+            found = "is missing" if size is None else f"has {size} bytes"
+            raise PreparedError(f"{path} {found}, its manifest says {expected} bytes; {_AGAIN}")
+
+    def _check_hash(self, shard: ShardEntry, name: str) -> None:
+        facts = shard.files[name]
+        self._check_size(name, facts["bytes"])
+        if file_hash(self.folder / name) != facts["sha256"]:
+            raise PreparedError(
+                f"{self.folder / name} has changed since it was written: its checksum differs; {_AGAIN}"
+            )
+
+
+_AGAIN = "copy the set again, or `check --repair` it and run its `prepare` command again"
