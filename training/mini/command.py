@@ -14,6 +14,7 @@ from .autoencoder import Autoencoder
 from .cache import SceneCache
 from .clip import ImageEncoder
 from .dataset import Dataset
+from .finished import FinishedMini
 from .model import Mini
 
 SCENES = 6900
@@ -37,10 +38,18 @@ class Chain:
         self.scene_cache().fill()
 
     def _trained_autoencoder(self) -> Autoencoder:
+        if self._finished("autoencoder"):
+            return stage_autoencoder.narrowed(FinishedMini.load(self.models).autoencoder)
         return stage_autoencoder.restore(self.runs)
 
     def _trained_encoder(self) -> ImageEncoder | None:
+        if self._finished("encoders"):
+            return FinishedMini.load(self.models).image_encoder
         return stage_encoders.restore(self.runs).image if (self.runs / "encoders.pt").exists() else None
+
+    def _finished(self, stage: str) -> bool:
+        """Whether a stage's run is not in this folder, but its result is among the finished files."""
+        return not (self.runs / f"{stage}.pt").exists() and (self.models / "unet.safetensors").exists()
 
     def autoencoder(self) -> None:
         """Pictures to latents and back."""
@@ -74,10 +83,13 @@ class Chain:
         stage_diffusion.train(name, model, data, self.runs, self.resume)
 
     def model(self, last: str | None) -> Mini:
-        """The Mini as it stands after a stage and those before it."""
+        """The Mini as it stands after a stage and those before it; what is before the runs here, is finished."""
         torch.manual_seed(20)
         model, names = Mini(), []
         while last is not None:
+            if self._finished(last):
+                FinishedMini.load(self.models).put_into(model)
+                break
             names.append(last)
             last = stage_diffusion.BEFORE.get(last)
         for name in reversed(names):

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -34,9 +35,14 @@ def _write(path: Path, state: dict[str, Tensor], facts: dict[str, str]) -> None:
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", flush=True)
 
 
-def _steps(runs: Path, names: list[str]) -> dict[str, str]:
-    steps = {name: torch.load(runs / f"{name}.pt", weights_only=True, mmap=True)["step"] for name in names}
-    return {"steps": json.dumps(steps), "seeds": json.dumps({n: RECIPES[n].plan.seed for n in names if n in RECIPES})}
+def _steps(runs: Path, names: list[str], before: Path | None = None) -> dict[str, str]:
+    """Steps and seeds of the stages in this folder of runs, after those that a finished file tells of."""
+    steps: dict[str, int] = {}
+    if before is not None and before.exists():
+        with safe_open(before, "pt") as opened:
+            steps = json.loads((opened.metadata() or {}).get("steps", "{}"))
+    steps |= {name: torch.load(runs / f"{name}.pt", weights_only=True, mmap=True)["step"] for name in names}
+    return {"steps": json.dumps(steps), "seeds": json.dumps({n: RECIPES[n].plan.seed for n in steps if n in RECIPES})}
 
 
 def released_fusers(model: Mini) -> Fusers:
@@ -50,7 +56,11 @@ def write(runs: Path, models: Path, model: Mini, reached: list[str]) -> None:
     """Write all files of what has been reached."""
     models.mkdir(parents=True, exist_ok=True)
     if reached:
-        facts = {**_steps(runs, reached), "prediction_type": "v_prediction", "num_heads": str(CONFIG.num_heads)}
+        facts = {
+            **_steps(runs, reached, models / "unet.safetensors"),
+            "prediction_type": "v_prediction",
+            "num_heads": str(CONFIG.num_heads),
+        }
         _write(models / "unet.safetensors", model.unet.state_dict(), {**facts, "config": config_json()})
         told = {**facts, "licence": LICENCE, "scenes_seed": str(SEEDS["train"]), "conditions": "depth"}
         fusers = models / "fusers.safetensors"

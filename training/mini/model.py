@@ -156,6 +156,21 @@ def released_streams(state: dict[str, Tensor], config: FuserConfig) -> dict[str,
     return wide
 
 
+def narrowed(state: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `released_streams`: a state in the released shapes, cut to those of `like`."""
+    narrow = {}
+    for key, part in like.items():
+        full = state[key]
+        if part.shape == full.shape:
+            narrow[key] = full
+        elif key == "feature_extractor.extractors.0.0.weight":
+            mine, whole = part.shape[1] // 2, full.shape[1] // 2
+            narrow[key] = torch.cat((full[:, :mine], full[:, whole : whole + mine]), dim=1)
+        else:
+            narrow[key] = full[tuple(slice(0, n) for n in part.shape)].clone()
+    return narrow
+
+
 def start_outputs(fuser: LocalFuser, share: float = 0.5) -> None:
     """Give the fuser's output convolutions small random weights in place of zeros.
 

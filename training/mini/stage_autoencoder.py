@@ -87,6 +87,15 @@ def restore(folder: Path) -> Autoencoder:
     return model.requires_grad_(False)
 
 
+def narrowed(finished: Autoencoder) -> Autoencoder:
+    """A finished autoencoder without the zeros that `released_layout` filled in: the same function, faster."""
+    model, state = Autoencoder(ENCODER, DECODER), finished.state_dict()
+    model.load_state_dict(
+        {key: state[key][tuple(slice(0, n) for n in part.shape)] for key, part in model.state_dict().items()}
+    )
+    return model.eval().requires_grad_(False)
+
+
 def train_decoder(cache: SceneCache, folder: Path, resume: bool = True, plan: Plan = DECODER_PLAN) -> Autoencoder:
     """Train the decoder alone, on whole pictures' latents of the frozen encoder."""
     model = channels_last(restore(folder))
