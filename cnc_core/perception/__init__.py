@@ -15,15 +15,17 @@ from .estimator import (
     Preprocessing,
     estimate,
 )
-from .inpaint import DILATION, OpenCVInpainter, dilate, inpaint
+from .inpaint import DILATION, FEATHER, dilate, inpaint
 from .masks import refine_mask
 from .mini import MiniNet
 from .mini_estimator import MiniEstimator, load_mini
+from .opencv_inpaint import OpenCVInpainter
 from .registry import available, load, load_depth, load_inpainter, load_saliency, model_path
 from .transformers_depth import TransformersDepth, load_transformers_depth
 
 __all__ = [
     "DILATION",
+    "FEATHER",
     "KINDS",
     "PREPROCESSING",
     "VERSIONS",

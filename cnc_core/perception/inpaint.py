@@ -13,12 +13,11 @@ from .opencv import opencv
 DILATION = 50
 """The release's brush: 50 x 50 pixels at 512."""
 
+FEATHER = 8
+"""Width in pixels at 512 of the rim, just inside the hole, in which known pixels pass into filled ones."""
+
 REFERENCE_SIDE = 512
-"""The shorter side of the picture that a dilation is meant for; other pictures scale it."""
-
-
-METHODS = ("telea", "navier-stokes")
-"""OpenCV's methods, by the names that they are chosen by."""
+"""The shorter side of the picture that these widths are meant for; other pictures scale them."""
 
 
 def inpaint(
@@ -32,8 +31,12 @@ def inpaint(
     """The picture with the masked object gone: (B, H, W, 3) in [0, 1] to the same.
 
     mask: (B, H, W), above 0.5 inside the object. dilation: see `dilate`. Pixels outside the dilated mask
-    come back bit for bit. Pictures whose mask is empty come back whole. run: see `estimate`.
-    Raises ValueError where the dilated mask covers a whole picture, or the shapes do not fit.
+    come back bit for bit; just inside its edge they pass over a rim of `FEATHER`, or of what the dilation
+    leaves beside the object where that is less. The inpainter sees black in place of the hole. Pictures
+    whose mask is empty come back whole. run: see `estimate`.
+
+    Raises ValueError where the dilated mask covers a whole picture, the shapes do not fit, or the inpainter
+    returns something else than numbers.
     """
     check_image(image)
     check_mask(mask)
@@ -51,9 +54,16 @@ def inpaint(
         )
     if not hole.any():
         return image
-    output = apply_network(inpainter.network, inpainter.prepare(image, hole), run)
-    filled = inpainter.finish(output, image.shape[1], image.shape[2])
-    return torch.where(hole[..., None] > 0, filled.to(image).clamp(0.0, 1.0), image)
+    hidden = image.masked_fill(hole[..., None] > 0, 0.0)
+    output = apply_network(inpainter.network, inpainter.prepare(hidden, hole), run)
+    filled = inpainter.finish(output, image.shape[1], image.shape[2]).to(image).clamp(0.0, 1.0)
+    inside = hole[..., None] > 0
+    if not torch.isfinite(filled.masked_fill(~inside, 0.0)).all():
+        raise ValueError(
+            "the inpainter returned values that are not numbers; if it ran in half precision, run it in full precision"
+        )
+    weight = _feather(hole, dilation)[..., None]
+    return torch.where(inside, image.lerp(filled, weight), image)
 
 
 def dilate(mask: Tensor, dilation: float = DILATION) -> Tensor:
@@ -66,49 +76,52 @@ def dilate(mask: Tensor, dilation: float = DILATION) -> Tensor:
     if dilation < 0:
         raise ValueError(f"dilation is a width in pixels, 0 or more; got {dilation}")
     cv2 = opencv()
-    radius = round(dilation * min(mask.shape[1:]) / REFERENCE_SIDE / 2)
+    radius = _pixels(dilation / 2, mask)
     brush = np.ones((2 * radius + 1, 2 * radius + 1), dtype=np.uint8)
     grown = [cv2.dilate(inside, brush) for inside in (mask > 0.5).cpu().numpy().astype(np.uint8)]
     return torch.from_numpy(np.stack(grown)).to(mask)
 
 
-class OpenCVInpainter:
-    """OpenCV's two classical methods; no model, and no idea of what it fills.
+def stack(image: Tensor, hole: Tensor, *, max_side: int) -> Tensor:
+    """What inpainters work on: (B, H, W, 3) and (B, H, W) to float32 (B, 4, h, w), colours and then the hole.
 
-    method: "telea" (fast marching, Telea 2004) or "navier-stokes" (Bertalmio 2001). Pictures longer than
-    `max_side` are filled at that size: what these methods make is smooth anyway, and their time grows
-    with the hole's area.
+    Pictures longer than `max_side` shrink to it; a pixel that has any of the hole in it is the hole then.
     """
+    stacked = torch.cat((image, hole[..., None].to(image)), dim=-1).movedim(-1, 1).float()
+    size = working_size(image.shape[1], image.shape[2], max_side)
+    if stacked.shape[2:] != size:
+        stacked = F.interpolate(stacked, size=size, mode="area")
+        stacked[:, 3] = (stacked[:, 3] > 0).float()
+    return stacked
 
-    network = None
 
-    def __init__(self, method: str, *, radius: float = 5.0, max_side: int = 1024) -> None:
-        if method not in METHODS:
-            raise ValueError(f"OpenCV's methods are {' and '.join(METHODS)}; got {method!r}")
-        self.method = method
-        self.radius = radius
-        self.max_side = max_side
+def working_size(height: int, width: int, max_side: int) -> tuple[int, int]:
+    """Height and width at which pictures no longer than `max_side` are filled."""
+    scale = min(1.0, max_side / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
-    def prepare(self, image: Tensor, hole: Tensor) -> Tensor:
-        """(B, H, W, 3) and (B, H, W) to (B, 4, h, w): the picture and its hole, at working size."""
-        stacked = torch.cat((image, hole[..., None].to(image)), dim=-1).movedim(-1, 1).float()
-        longest = max(stacked.shape[2:])
-        if longest <= self.max_side:
-            return stacked
-        size = [max(1, round(side * self.max_side / longest)) for side in stacked.shape[2:]]
-        return F.interpolate(stacked, size=size, mode="area")
 
-    def finish(self, output: Tensor, height: int, width: int) -> Tensor:
-        """What `prepare` returned, filled, to (B, height, width, 3)."""
-        cv2 = opencv()
-        flag = cv2.INPAINT_TELEA if self.method == "telea" else cv2.INPAINT_NS
-        filled = []
-        for stacked in output.cpu().numpy():
-            colours = np.rint(stacked[:3].clip(0, 1) * 255).astype(np.uint8)
-            picture = np.ascontiguousarray(colours.transpose(1, 2, 0))
-            hole = (stacked[3] > 0).astype(np.uint8)
-            filled.append(cv2.inpaint(picture, hole, self.radius, flag).transpose(2, 0, 1))
-        result = torch.from_numpy(np.stack(filled)).to(output) / 255
-        if result.shape[2:] != (height, width):
-            result = F.interpolate(result, size=(height, width), mode="bilinear", align_corners=False)
-        return result.movedim(1, -1)
+def unstack(filled: Tensor, height: int, width: int) -> Tensor:
+    """Back from the working size: (B, 3, h, w) to (B, height, width, 3)."""
+    if filled.shape[2:] != (height, width):
+        filled = F.interpolate(filled, size=(height, width), mode="bilinear", align_corners=False)
+    return filled.movedim(1, -1)
+
+
+def _feather(hole: Tensor, dilation: float) -> Tensor:
+    """How much of each pixel is filled: (B, H, W) in {0, 1} to (B, H, W) in [0, 1], rising from the hole's edge.
+
+    The ramp is at most as wide as the dilation on one side, so that it ends before the object begins.
+    """
+    width = min(_pixels(FEATHER, hole), _pixels(dilation / 2, hole))
+    if width == 0:
+        return hole
+    cv2 = opencv()
+    inside = hole.cpu().numpy().astype(np.uint8)
+    depth = np.stack([cv2.distanceTransform(each, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for each in inside])
+    return (torch.from_numpy(depth).to(hole) / (width + 1)).clamp(max=1.0)
+
+
+def _pixels(width: float, picture: Tensor) -> int:
+    """A width at 512 in whole pixels of these pictures (B, H, W)."""
+    return round(width * min(picture.shape[1:]) / REFERENCE_SIDE)

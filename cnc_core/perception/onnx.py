@@ -38,19 +38,27 @@ class OnnxNetwork(nn.Module):
 
     path: the model file. device: what the host computes on; the provider that fits it is used where this
     onnxruntime has one, else the CPU's. feed: the model's inputs, where it has more than one or wants other
-    numbers than floats. A model with a fixed batch of one is run picture by picture.
+    numbers than floats. one_by_one: run it picture by picture, which is done anyway where the file has a
+    fixed batch of one.
 
     Raises PerceptionError where onnxruntime is not installed, or cannot read the file.
     """
 
-    def __init__(self, path: Path, *, device: torch.device | str | None = None, feed: Feed | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: torch.device | str | None = None,
+        feed: Feed | None = None,
+        one_by_one: bool = False,
+    ) -> None:
         super().__init__()
         self.session = _session(path, torch.device(device or "cpu"))
         self.nbytes = path.stat().st_size
         self.inputs: dict[str, Any] = {entry.name: entry for entry in self.session.get_inputs()}
         self.outputs: dict[str, Any] = {entry.name: entry for entry in self.session.get_outputs()}
         self._feed = feed or self._floats
-        self._one_by_one = any(entry.shape and entry.shape[0] == 1 for entry in self.inputs.values())
+        self._one_by_one = one_by_one or any(entry.shape and entry.shape[0] == 1 for entry in self.inputs.values())
 
     def forward(self, prepared: Tensor) -> Tensor:
         """(B, ...) to (B, ...)."""
@@ -66,6 +74,11 @@ class OnnxNetwork(nn.Module):
     def _floats(self, array: Array) -> Mapping[str, Array]:
         (entry,) = self.inputs.values()
         return {entry.name: array.astype(_FLOATS.get(entry.type, np.float32), copy=False)}
+
+
+def described(entries: Mapping[str, Any]) -> str:
+    """A model's inputs or outputs in words, for an error."""
+    return ", ".join(f"{name} {entry.type}{tuple(entry.shape)}" for name, entry in entries.items())
 
 
 def _session(path: Path, device: torch.device) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from .estimator import PerceptionError
-from .onnx import OnnxNetwork
+from .onnx import OnnxNetwork, described
 from .salience import BIREFNET, ISNET, ISNET_ANIME, U2NET, Family, SalienceEstimator
 
 _BY_MAPS = {7: U2NET, 6: ISNET}
@@ -44,7 +44,7 @@ def load_onnx_salience(path: Path, *, device: torch.device | str | None = None) 
     inputs, first = list(network.inputs.values()), next(iter(network.outputs.values()))
     if len(inputs) != 1 or not _is_like(inputs[0].shape, 3) or not _is_like(first.shape, 1):
         raise PerceptionError(
-            f"{path} is no salience model: it makes {_described(network.outputs)} of {_described(network.inputs)}; "
+            f"{path} is no salience model: it makes {described(network.outputs)} of {described(network.inputs)}; "
             f"expected one map (B, 1, height, width) of one picture (B, 3, height, width)"
         )
     height, width = inputs[0].shape[2:]
@@ -71,7 +71,3 @@ def _family(path: Path, network: OnnxNetwork) -> Family:
 
 def _is_like(shape: list[Any], channels: int) -> bool:
     return len(shape) == 4 and (shape[1] == channels or not isinstance(shape[1], int))
-
-
-def _described(entries: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {entry.type}{tuple(entry.shape)}" for name, entry in entries.items())

@@ -12,9 +12,10 @@ import torch
 import torch.nn as nn
 
 from .estimator import Inpainter, Kind, MapEstimator, PerceptionError
-from .inpaint import METHODS, OpenCVInpainter
+from .migan import load_migan
 from .mini_estimator import WEIGHTS, load_mini
 from .onnx_salience import load_onnx_salience
+from .opencv_inpaint import METHODS, OpenCVInpainter
 from .transformers_depth import find_models, load_transformers_depth
 from .u2net import load_u2net
 
@@ -101,7 +102,13 @@ FORMATS: dict[Kind, tuple[Format, ...]] = {
         ),
         Format(files(".pth"), load_u2net, "u2net.pth or u2netp.pth of xuebinqin/U-2-Net"),
     ),
-    "inpainting": (),
+    "inpainting": (
+        Format(
+            lambda folders: files(".onnx")(folders),
+            lambda path, device=None, **_: load_migan(path, device=device),
+            "MI-GAN with its pipeline (migan_pipeline_v2.onnx)",
+        ),
+    ),
 }
 """What users bring, by kind."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -38,3 +39,26 @@ def mean_of_channels(path: Path, *, batch: int | str = "batch", element: int = T
     shape: list[int | str] = [batch, 3, "height", "width"]
     node = helper.make_node("ReduceMean", ["input"], ["output"], axes=[1], keepdims=1)
     return write(path, [node], {"input": (element, shape)}, {"output": (element, [batch, 1, "height", "width"])})
+
+
+def migan_pipeline(path: Path) -> Path:
+    """MI-GAN's interface with a simple filling: the mean of what is known, over all that comes in one call.
+
+    `image` uint8 (B, 3, H, W) and `mask` uint8 (B, 1, H, W), 0 in the hole, to `result` uint8 (B, 3, H, W).
+    """
+    nodes = [
+        helper.make_node("Cast", ["mask"], ["known"], to=TensorProto.BOOL),
+        helper.make_node("Cast", ["known"], ["ones"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["image"], ["colours"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["colours", "ones"], ["seen"]),
+        helper.make_node("ReduceSum", ["seen", "axes"], ["sum"]),
+        helper.make_node("ReduceSum", ["ones", "axes"], ["count"]),
+        helper.make_node("Div", ["sum", "count"], ["mean"]),
+        helper.make_node("Where", ["known", "colours", "mean"], ["whole"]),
+        helper.make_node("Cast", ["whole"], ["result"], to=TensorProto.UINT8),
+    ]
+    picture: list[int | str] = ["batch_size", 3, "height", "width"]
+    mask: list[int | str] = ["batch_size", 1, "height", "width"]
+    inputs = {"image": (TensorProto.UINT8, picture), "mask": (TensorProto.UINT8, mask)}
+    outputs = {"result": (TensorProto.UINT8, picture)}
+    return write(path, nodes, inputs, outputs, {"axes": np.array([0, 2, 3], dtype=np.int64)})
