@@ -12,6 +12,7 @@ import torch
 import torch.nn as nn
 
 from .estimator import Inpainter, Kind, MapEstimator, PerceptionError
+from .midas import find_midas, load_midas
 from .migan import load_migan
 from .mini_estimator import WEIGHTS, load_mini
 from .onnx_salience import load_onnx_salience
@@ -93,6 +94,7 @@ FORMATS: dict[Kind, tuple[Format, ...]] = {
             lambda path, operations, **options: load_transformers_depth(path, **options),
             "the folder of a transformers depth model (config.json, preprocessor_config.json, model.safetensors)",
         ),
+        Format(find_midas, load_midas, "MiDaS's midas_v21_small_256.pt"),
     ),
     "saliency": (
         Format(
