@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 
-def check_image(image: Tensor) -> None:
-    """Raises ValueError unless `image` is a (B, H, W, 3) floating tensor without NaN or infinity."""
-    if image.ndim != 4 or image.shape[-1] != 3 or not image.is_floating_point() or image.numel() == 0:
+def check_image(image: Tensor, channels: int = 3) -> None:
+    """Raises ValueError unless `image` is a (B, H, W, channels) floating tensor without NaN or infinity."""
+    if image.ndim != 4 or image.shape[-1] != channels or not image.is_floating_point() or image.numel() == 0:
+        alpha = ", the last of them its alpha," if channels == 4 else ""
         raise ValueError(
-            f"a picture is a floating tensor (B, H, W, 3) with at least one pixel; "
+            f"a picture is a floating tensor (B, H, W, {channels}){alpha} with at least one pixel; "
             f"got {image.dtype} {tuple(image.shape)}"
         )
     broken = int((~torch.isfinite(image)).sum())

@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..cnc_core.perception import PREPROCESSING, Preprocessing, estimate, refine_mask
+from ..cnc_core.perception import PREPROCESSING, Preprocessing, channels_read, estimate, refine_mask
 from .host.expansion import HIDDEN, GraphBuilder, links
 from .host.perception import each, estimator_names, saliency_estimator
 from .host.pictures import masks, picture
@@ -22,8 +22,9 @@ def saliency_input(name: str) -> io.Combo.Input:
         name,
         options=estimator_names("saliency"),
         tooltip="What finds the object. mini comes with the pack and knows the small made-up world of CnC-Mini; "
-        "for photographs put the .onnx file of an IS-Net, U2-Net or BiRefNet into models/saliency and it is listed "
-        "here, or connect a mask from any background removal node instead.",
+        "for photographs put the .onnx file of an IS-Net, U2-Net or BiRefNet, or u2net.pth, into models/saliency and "
+        "it is listed here, or connect a mask from any background removal node instead. alpha reads the picture's "
+        "own alpha channel.",
     )
 
 
@@ -100,8 +101,8 @@ class SalienceMap(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: Tensor, estimator: str, preprocessing: Preprocessing) -> io.NodeOutput:
-        image = picture(image)
         hosted = saliency_estimator(estimator)
+        image = picture(image, channels=channels_read(hosted.estimator))
         found = [
             estimate(hosted.estimator, image[index : index + 1], preprocessing=preprocessing, run=hosted.run)
             for index in each(image.shape[0])

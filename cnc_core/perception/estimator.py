@@ -8,7 +8,7 @@ sides, and what comes out has the height and width of what went in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 import torch.nn as nn
@@ -17,13 +17,16 @@ from torch import Tensor
 from ..pictures import check_image as check_image
 from ..pictures import check_mask as check_mask  # for the estimators, which need both
 
-Kind = Literal["depth", "saliency", "inpainting"]
+if TYPE_CHECKING:
+    from .selection import Box, Point
+
+Kind = Literal["depth", "saliency", "inpainting", "selection"]
 Preprocessing = Literal["model", "release"]
 
-KINDS: tuple[Kind, ...] = ("depth", "saliency", "inpainting")
+KINDS: tuple[Kind, ...] = ("depth", "saliency", "inpainting", "selection")
 PREPROCESSING: tuple[Preprocessing, ...] = ("model", "release")
 
-Run = Callable[[Tensor], Tensor]
+Run = Callable[..., Tensor]
 """Runs an estimator's network on what `prepare` returned."""
 
 
@@ -32,7 +35,10 @@ class PerceptionError(Exception):
 
 
 class MapEstimator(Protocol):
-    """Depth or salience: one value a pixel."""
+    """Depth or salience: one value a pixel.
+
+    One that reads the picture's alpha as well has an attribute `channels` of 4.
+    """
 
     @property
     def network(self) -> nn.Module | None:
@@ -66,20 +72,41 @@ class Inpainter(Protocol):
         """The network's output to (B, height, width, 3) in [0, 1]; only the hole's pixels are used."""
 
 
+class Selector(Protocol):
+    """Finds the one object that points and a box show."""
+
+    @property
+    def network(self) -> nn.Module:
+        """Takes the tensors that `prepare` returns."""
+
+    def prepare(self, image: Tensor, points: tuple[Point, ...], box: Box | None) -> tuple[Tensor, ...]:
+        """(B, H, W, 3) in [0, 1], with points and a box in its pixels, to the network's inputs."""
+
+    def finish(self, output: Tensor, height: int, width: int) -> Tensor:
+        """The network's output to a mask (B, height, width) of 0 and 1."""
+
+
 def estimate(
     estimator: MapEstimator, image: Tensor, *, preprocessing: Preprocessing = "model", run: Run | None = None
 ) -> Tensor:
     """Depth or salience of a batch: (B, H, W, 3) in [0, 1] to (B, H, W).
 
-    `run` stands in for the plain call of the network, where a host has its own way to run it.
-    Raises ValueError for a picture that `check_image` refuses, or an unknown preprocessing.
+    An estimator that reads alpha takes (B, H, W, 4). `run` stands in for the plain call of the network, where a
+    host has its own way to run it. Raises ValueError for a picture that `check_image` refuses, or an unknown
+    preprocessing.
     """
-    check_image(image)
+    check_image(image, channels_read(estimator))
     if preprocessing not in PREPROCESSING:
         raise ValueError(f"preprocessing is one of {', '.join(PREPROCESSING)}; got {preprocessing!r}")
     prepared = estimator.prepare(image, preprocessing=preprocessing)
     output = apply_network(estimator.network, prepared, run)
     return estimator.finish(output, image.shape[1], image.shape[2])
+
+
+def channels_read(estimator: MapEstimator) -> int:
+    """3, or 4 for an estimator that reads a picture's alpha."""
+    channels: int = getattr(estimator, "channels", 3)
+    return channels
 
 
 def apply_network(network: nn.Module | None, prepared: Tensor, run: Run | None = None) -> Tensor:

@@ -65,9 +65,12 @@ def without_holes(inside: Binary) -> Binary:
     """With every outside region filled that does not reach the picture's border."""
     cv2 = opencv()
     # Outside regions connect along edges only, as inside ones connect at corners too.
-    _, labels = cv2.connectedComponents((~inside).astype(np.uint8), connectivity=4)
-    border = np.concatenate((labels[0], labels[-1], labels[:, 0], labels[:, -1]))
-    return inside | ~np.isin(labels, border)
+    count, labels = cv2.connectedComponents((~inside).astype(np.uint8), connectivity=4)
+    enclosed = np.ones(count, dtype=bool)
+    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        enclosed[edge] = False
+    filled: Binary = inside | enclosed[labels]
+    return filled
 
 
 def grown(inside: Binary, pixels: int) -> Binary:

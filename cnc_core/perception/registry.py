@@ -11,13 +11,15 @@ from typing import Any, cast
 import torch
 import torch.nn as nn
 
-from .estimator import Inpainter, Kind, MapEstimator, PerceptionError
+from .alpha import AlphaEstimator
+from .estimator import Inpainter, Kind, MapEstimator, PerceptionError, Selector
 from .midas import find_midas, load_midas
 from .migan import load_migan
 from .mini_estimator import WEIGHTS, load_mini
 from .onnx_salience import load_onnx_salience
 from .opencv_inpaint import METHODS, OpenCVInpainter
 from .transformers_depth import find_models, load_transformers_depth
+from .transformers_sam2 import load_transformers_sam2
 from .u2net import load_u2net
 
 MINI_FOLDER = Path(__file__).resolve().parents[2] / "models" / "mini"
@@ -82,8 +84,9 @@ def files(*endings: str) -> Callable[[list[Path]], dict[str, Path]]:
 
 BUILT_IN: dict[Kind, dict[str, BuiltIn]] = {
     "depth": {"mini": _mini("depth")},
-    "saliency": {"mini": _mini("saliency")},
+    "saliency": {"mini": _mini("saliency"), "alpha": BuiltIn(lambda **_: AlphaEstimator())},
     "inpainting": {method: _opencv(method) for method in METHODS},
+    "selection": {},
 }
 """What comes with the repository, by kind and name."""
 
@@ -109,6 +112,14 @@ FORMATS: dict[Kind, tuple[Format, ...]] = {
             lambda folders: files(".onnx")(folders),
             lambda path, device=None, **_: load_migan(path, device=device),
             "MI-GAN with its pipeline (migan_pipeline_v2.onnx)",
+        ),
+    ),
+    "selection": (
+        Format(
+            find_models,
+            lambda path, operations, **options: load_transformers_sam2(path, **options),
+            "the folder of a SAM 2 in the transformers format (config.json, preprocessor_config.json, "
+            "model.safetensors)",
         ),
     ),
 }
@@ -144,6 +155,11 @@ def load_inpainter(name: str, folders: Iterable[Path] = (), **options: Any) -> I
     return cast(Inpainter, load("inpainting", name, folders, **options))
 
 
+def load_selector(name: str, folders: Iterable[Path] = (), **options: Any) -> Selector:
+    """The selector of this name; see `load`."""
+    return cast(Selector, load("selection", name, folders, **options))
+
+
 def load(
     kind: Kind,
     name: str,
@@ -173,7 +189,7 @@ def _choices(kind: Kind, folders: list[Path]) -> dict[str, _Choice]:
 def _choice(kind: Kind, name: str, folders: list[Path]) -> _Choice:
     choices = _choices(kind, folders)
     if name not in choices:
-        message = f"there is no {kind} estimator named {name!r}; there is {', '.join(choices)}"
+        message = f"there is no {kind} estimator named {name!r}; there is {', '.join(choices) or 'none'}"
         if FORMATS[kind]:
             where = " or ".join(str(folder) for folder in folders) or "a folder of such models (none was given)"
             what = ", or ".join(model.what for model in FORMATS[kind])

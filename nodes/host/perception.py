@@ -21,6 +21,7 @@ from .folders import register_folder
 _FOLDERS: dict[perception.Kind, tuple[str, set[str]]] = {
     "depth": ("depth_estimation", {".safetensors", ".bin"}),
     "saliency": ("saliency", {".onnx", ".pth"}),
+    "selection": ("sam2", {".safetensors"}),
     "inpainting": ("inpaint", {".onnx"}),
 }
 """The host's name of each kind's folder, under `models`, and what a model's files may end in."""
@@ -38,13 +39,17 @@ class HostedEstimator(Generic[E]):
     estimator: E
     patcher: ModelPatcher | None
 
-    def run(self, prepared: Tensor) -> Tensor:
-        """Run the network where the host wants it; the output comes back to where images are kept."""
+    def run(self, prepared: Tensor, *more: Tensor) -> Tensor:
+        """Run the network where the host wants it; the output comes back to where images are kept.
+
+        prepared: the picture, which says how much memory is at work. more: what else the network takes.
+        """
         if self.patcher is None:
             raise ValueError("an estimator without a network has nothing to run")
         memory = prepared.nelement() * prepared.element_size() * _ACTIVATIONS
         management.load_models_gpu([self.patcher], memory_required=memory)
-        output: Tensor = self.patcher.model(prepared.to(self.patcher.load_device))
+        device = self.patcher.load_device
+        output: Tensor = self.patcher.model(prepared.to(device), *(tensor.to(device) for tensor in more))
         return output.to(management.intermediate_device())
 
 
@@ -72,6 +77,11 @@ def depth_estimator(name: str) -> HostedEstimator[perception.MapEstimator]:
 def saliency_estimator(name: str) -> HostedEstimator[perception.MapEstimator]:
     """The salience estimator of this name. Raises PerceptionError where it cannot be had."""
     return _host("saliency", name)
+
+
+def selector(name: str) -> HostedEstimator[perception.Selector]:
+    """The selector of this name. Raises PerceptionError where it cannot be had."""
+    return _host("selection", name)
 
 
 def inpainter(name: str) -> HostedEstimator[perception.Inpainter]:

@@ -10,16 +10,22 @@ _EMPTY_SIDE = 64
 """LoadImage gives a picture without alpha a mask of zeros of this width and height."""
 
 
-def picture(image: Tensor) -> Tensor:
+def picture(image: Tensor, *, channels: int = 3) -> Tensor:
     """An IMAGE as (B, H, W, 3): alpha is left out, grey is repeated.
 
-    Raises ValueError for other numbers of channels or dimensions.
+    channels: 4 for (B, H, W, 4), which needs an alpha. Raises ValueError for a picture without one then, and for
+    other numbers of channels or dimensions.
     """
     if image.ndim == 3:
         image = image[None]
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
         raise ValueError(f"an image is (B, H, W, 1, 3 or 4 channels); got {tuple(image.shape)}")
-    return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
+    if channels == 4 and image.shape[-1] != 4:
+        raise ValueError(
+            f"the image is {tuple(image.shape)} and has no alpha channel to read. Load Image gives a file's alpha as "
+            f"its mask, 1 where the file is transparent: invert that mask and use it, or join it to the image"
+        )
+    return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :channels]
 
 
 def optional_mask(mask: Tensor | None, image: Tensor) -> Tensor | None:

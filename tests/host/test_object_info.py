@@ -14,6 +14,7 @@ from devtools.server import Server
 DESIGNED = {
     *("CnC_LoadFusers", "CnC_LoadMini", "CnC_ApplyLocalFuser", "CnC_ApplyGlobalFuser", "CnC_SoftGuidance"),
     *("CnC_Compose", "CnC_SalienceMap", "CnC_RefineMask", "CnC_SalientMask", "CnC_InpaintBackground"),
+    "CnC_SelectObject",
     *("CnC_SplitLayers", "CnC_DepthMap"),
 }
 RENEW = "CNC_RENEW_SCHEMA=1 python -m pytest tests/host/test_object_info.py"

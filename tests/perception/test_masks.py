@@ -94,6 +94,30 @@ def test_feather_is_a_ramp_of_its_width_centred_on_the_contour() -> None:
     assert torch.equal(refine_mask(mask, feather=8)[0, 10].flip(0), 1 - row)
 
 
+@pytest.mark.parametrize("pixels", [1, 3, 7])
+def test_growing_and_shrinking_back_only_adds_and_the_other_way_only_takes_away(pixels: int) -> None:
+    inside = blobs(2, share=0.5)
+    closed, opened = grown(grown(inside, pixels), -pixels), grown(grown(inside, -pixels), pixels)
+    assert (closed >= inside).all() and (opened <= inside).all()
+    np.testing.assert_array_equal(grown(grown(closed, pixels), -pixels), closed)
+    np.testing.assert_array_equal(grown(grown(opened, -pixels), pixels), opened)
+
+
+def test_a_straight_edge_moves_by_as_many_pixels() -> None:
+    mask = torch.zeros(1, 6, 40)
+    mask[:, :, 20:] = 1
+    for pixels in range(-8, 9):
+        assert int(refine_mask(mask, grow=pixels)[0, 3].argmax()) == 20 - pixels
+
+
+@pytest.mark.parametrize("options", [{}, {"grow": 2}, {"grow": -2, "fill_holes": True, "largest_only": True}])
+def test_without_feather_the_mask_is_hard_and_with_it_stays_the_same_at_one_half(options: dict[str, int]) -> None:
+    soft = torch.rand(2, 19, 27, generator=torch.Generator().manual_seed(0))
+    hard = refine_mask(soft, **options)
+    assert set(hard.unique().tolist()) <= {0.0, 1.0}
+    assert torch.equal((refine_mask(soft, feather=6, **options) > 0.5).float(), hard)
+
+
 def test_threshold_is_exclusive_and_invert_comes_last() -> None:
     soft = torch.tensor([[[0.0, 0.5, 0.6, 1.0]]])
     assert refine_mask(soft).tolist() == [[[0, 0, 1, 1]]]
