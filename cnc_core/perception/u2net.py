@@ -14,8 +14,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .estimator import PerceptionError
+from ..weight_files import CheckpointError, open_weights
 from .salience import U2NET, SalienceEstimator
+from .strict_loading import load_strictly
 
 Widths = tuple[int, int, int]
 """Channels of a stage: in, inside, out."""
@@ -30,9 +31,6 @@ U2NET_WIDTHS: tuple[Widths, ...] = (
 """Six encoder stages, then five decoder stages from the deepest up."""
 
 U2NETP_WIDTHS: tuple[Widths, ...] = ((3, 16, 64), *((64, 16, 64),) * 5, *((128, 16, 64),) * 5)
-
-_OPTIONAL = "num_batches_tracked"
-"""A counter of training, which files from before torch 0.4.1 lack."""
 
 
 class ConvNormReLU(nn.Module):
@@ -145,40 +143,20 @@ def load_u2net(
     Which of the two networks it is follows from the shapes. dtype: float32 where not given. Raises
     PerceptionError, with the weights that are off, for any other file.
     """
-    state = _read(path)
-    small = getattr(state.get("stage1.rebnconv1.conv_s1.weight"), "shape", ())[:1] == (U2NETP_WIDTHS[0][1],)
-    name, widths = ("U2-Net-p", U2NETP_WIDTHS) if small else ("U2-Net", U2NET_WIDTHS)
-    with torch.device("meta"):
-        expected = U2Net(widths).state_dict()
-    needed = {key for key in expected if not key.endswith(_OPTIONAL)}
-    off = {
-        "missing": sorted(needed - state.keys()),
-        "unknown": sorted(str(key) for key in state.keys() - expected.keys()),
-        "of another shape": sorted(
-            key for key in needed & state.keys() if getattr(state[key], "shape", None) != expected[key].shape
-        ),
-    }
-    if any(off.values()):
-        found = "; ".join(f"{len(keys)} {what}, such as {', '.join(keys[:3])}" for what, keys in off.items() if keys)
-        raise PerceptionError(
-            f"{path} does not hold the {name} of xuebinqin/U-2-Net, whose file has {len(needed)} weights: {found}"
-        )
-    network = U2Net(widths, operations=operations, dtype=dtype, device=device)
-    network.load_state_dict({key: value for key, value in state.items() if key in needed}, strict=False)
+    name, widths = ("U2-Net-p", U2NETP_WIDTHS) if _is_small(path) else ("U2-Net", U2NET_WIDTHS)
+    network = U2Net(widths, operations=operations, dtype=dtype, device="meta")
+    load_strictly(network, path, f"the {name} of xuebinqin/U-2-Net ({name.replace('-', '').lower()}.pth)")
+    network = network.to(dtype=network.dtype, device=device)
     return SalienceEstimator(network.eval().requires_grad_(False), U2NET)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _is_small(path: Path) -> bool:
+    inside = "stage1.rebnconv1.conv_s1.weight"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises five kinds for files that are broken or hold more than weights
-        raise PerceptionError(
-            f"{path} cannot be read as weights: it is cut short, no .pth file, or would run code of its own when "
-            f"read, which is refused ({str(error).strip().splitlines()[0] if str(error).strip() else type(error)})"
-        ) from error
-    if not isinstance(state, dict):
-        raise PerceptionError(f"{path} holds a {type(state).__name__}, not the weights of a U2-Net by their names")
-    return state
+        weight = open_weights(path, (inside,)).tensors.get(inside)
+    except CheckpointError:
+        return False  # loading it will say what is wrong with it
+    return weight is not None and weight.shape[:1] == (U2NETP_WIDTHS[0][1],)
 
 
 def _halved(x: Tensor) -> Tensor:
