@@ -119,10 +119,19 @@ def _host(kind: perception.Kind, name: str) -> HostedEstimator[Any]:
     # What holds its weights outside of torch says how large they are.
     size = getattr(network, "nbytes", 0)
     patcher = ModelPatcher(network, load_device=device, offload_device=offload_device, size=size)
-    # The host unloads a model when it needs the room or the user asks for it: the cache lets go as well.
-    patcher.add_callback(CallbacksMP.ON_DETACH, lambda *_: _hosted.pop(key, None))
-    _hosted[key] = HostedEstimator(estimator, patcher)
-    return _hosted[key]
+    hosted = HostedEstimator(estimator, patcher)
+
+    def let_go(_: ModelPatcher, unload: bool) -> None:
+        # Where the host unloads a model, for its room or because the user asks, what is kept here goes as well. Not
+        # where it detaches one to load it again, as it does at each use. It goes with the next garbage collection,
+        # since this function and the patcher hold each other, and the host makes one when it has unloaded: freed at
+        # once, a network would have the host change the list of its models in the middle of its walk over it.
+        if unload and _hosted.get(key) is hosted:
+            del _hosted[key]
+
+    patcher.add_callback(CallbacksMP.ON_DETACH, let_go)
+    _hosted[key] = hosted
+    return hosted
 
 
 def _changed(path: Path | None) -> int:

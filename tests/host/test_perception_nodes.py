@@ -16,11 +16,6 @@ from devtools.server import Run, Server
 
 HEIGHT, WIDTH = 96, 160
 TABLE = {
-    "CnC_SalienceMap": (["image", "estimator", "preprocessing"], [], ["salience"]),
-    "CnC_RefineMask": (
-        ["mask", "threshold", "grow", "fill_holes", "largest_only", "feather", "invert"], [], ["mask"],
-    ),
-    "CnC_SalientMask": (["image", "estimator", "threshold", "grow", "feather"], [], ["mask"]),
     "CnC_InpaintBackground": (["image", "mask", "inpainter", "dilation"], [], ["image"]),
     "CnC_SplitLayers": (
         ["image", "saliency", "inpainter", "threshold", "dilation"],
@@ -240,25 +235,6 @@ def test_a_mask_of_another_size_is_fitted(pictures: Server) -> None:
     assert not foreground[:, WIDTH // 2 + 12 :].any()
 
 
-def test_refine_mask_and_its_preview(pictures: Server) -> None:
-    def prompt(**changes: object) -> dict[str, dict[str, object]]:
-        options = {
-            "threshold": 0.5, "grow": 0, "fill_holes": False, "largest_only": False, "feather": 0, "invert": False,
-        }  # fmt: skip
-        return {
-            "1": node("LoadImage", image="disc.png"),
-            "2": node("CnC_RefineMask", mask=["1", 1], **{**options, **changes}),
-            "3": node("MaskToImage", mask=["2", 0]),
-            "4": node("SaveImage", images=["3", 0], filename_prefix="refined"),
-        }
-
-    run = pictures.run(prompt(grow=-5, invert=True))
-    inside = shown(run, "4")[0, ..., 0] == 0
-    assert inside[50, 60] and not (inside & ~disc()).any()
-    assert 0.6 < inside.sum() / disc().sum() < 0.8
-    np.testing.assert_array_equal(shown(run, "2"), shown(run, "4"))
-
-
 # What the server cannot show: called in this process.
 
 
@@ -304,15 +280,6 @@ def test_one_network_serves_all_nodes_until_the_host_lets_it_go(part) -> None:
     assert second is not first
     again = part("cnc_core.perception").depth_map(second.estimator, image, run=second.run)
     assert torch.equal(depth, again)
-
-
-def test_the_hosts_layers_give_what_plain_ones_give(part) -> None:
-    from cnc_core.perception import estimate, load_saliency
-
-    hosted = part("nodes.host.perception").saliency_estimator("mini")
-    image = torch.rand(2, 40, 56, 3)
-    host_result = part("cnc_core.perception").estimate(hosted.estimator, image, run=hosted.run)
-    assert torch.allclose(host_result, estimate(load_saliency("mini"), image), atol=1e-5)
 
 
 def test_a_batch_stops_when_the_user_interrupts(part) -> None:
