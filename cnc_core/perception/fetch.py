@@ -219,8 +219,8 @@ def _finish(weights: Weights, part: Path, target: Path) -> None:
         size = part.stat().st_size
         part.unlink()
         raise FetchError(
-            f"what came for {weights.name} has {size:,} bytes and SHA-256 {found}; expected {weights.size:,} bytes "
-            f"and {weights.sha256}. It was removed: fetch again, or from another mirror"
+            f"what came for {weights.name} has {size:,} bytes and SHA-256 {found}; expected SHA-256 {weights.sha256}. "
+            f"It was removed: fetch again, or from another mirror"
         )
     part.replace(target)
 
