@@ -110,7 +110,8 @@ def main(options: list[str]) -> None:
             alone[sample.photograph] = perception.refine_mask(perception.estimate(salience, sample.background))
         filled = {name: perception.inpaint(used, sample.image, sample.mask) for name, used in inpainters.items()}
         rows.append(_row(sample, mask, alone[sample.photograph], filled, depth))
-        cells.append([sample.image, mask[..., None].expand_as(sample.image), filled[names[-1]]]  # the last is a file of the user's where there is one)
+        # Of the inpainters the last is shown, a model file where there is one.
+        cells.append([sample.image, mask[..., None].expand_as(sample.image), filled[names[-1]]])
         print(f"  {sample.cut_out} over {sample.photograph}: {rows[-1]['iou']:.3f}", flush=True)
     (RESULTS / "layers.json").write_text(json.dumps(rows, indent=1))
     for name, width in (("layers.png", 240), ("layers_small.jpg", 96)):
