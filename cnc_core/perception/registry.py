@@ -21,6 +21,7 @@ from .opencv_inpaint import METHODS, OpenCVInpainter
 from .transformers_depth import find_models, load_transformers_depth
 from .transformers_sam2 import load_transformers_sam2
 from .u2net import load_u2net
+from .weights import command, fetchable
 
 MINI_FOLDER = Path(__file__).resolve().parents[2] / "models" / "mini"
 """Where this repository keeps the Mini's weights."""
@@ -194,5 +195,9 @@ def _choice(kind: Kind, name: str, folders: list[Path]) -> _Choice:
             where = " or ".join(str(folder) for folder in folders) or "a folder of such models (none was given)"
             what = ", or ".join(model.what for model in FORMATS[kind])
             message += f". To have more, put {what} into {where}"
+        if known := fetchable(kind, name):
+            message += f". This one is fetched with `{command(known[0].name)}`"
+        else:
+            message += f". What can be fetched is shown by `{command('list')}`"
         raise PerceptionError(message)
     return choices[name]

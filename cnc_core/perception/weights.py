@@ -186,11 +186,13 @@ def named(name: str) -> Weights:
     raise UnknownWeights(f"nothing in the table is named {name!r}; near it: {', '.join(near)}. `list` shows all")
 
 
-def fetchable(kind: str, name: str | None = None) -> list[Weights]:
-    """The entries of a kind; only those of this file name, or this name in the table, where one is given."""
-    return [weights for weights in TABLE if weights.kind == kind and name in (None, weights.file, weights.name)]
+def fetchable(kind: str, name: str) -> list[Weights]:
+    """The entries of a kind that an estimator's name may mean: their own name, or the end of its path."""
+    last = name.rpartition("/")[2]
+    return [weights for weights in TABLE if weights.kind == kind and last in (weights.name, weights.file)]
 
 
-def command(name: str) -> str:
-    """The command that fetches this entry, by the Python that runs now."""
-    return f'cd "{PACK}" && "{sys.executable}" -m cnc_core.perception fetch {name}'
+def command(what: str) -> str:
+    """The command that fetches an entry by its name, or that shows all (`list`), by the Python that runs now."""
+    arguments = what if what == "list" else f"fetch {what}"
+    return f'cd "{PACK}" && "{sys.executable}" -m cnc_core.perception {arguments}'

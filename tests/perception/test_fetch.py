@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from cnc_core.perception import PerceptionError, load_depth, load_inpainter, load_saliency
 from cnc_core.perception.__main__ import main
 from cnc_core.perception.fetch import FetchError, fetch
 from cnc_core.perception.weights import TABLE, Hub, Npm, Page, Web, Weights, command, fetchable
@@ -298,10 +299,19 @@ def test_the_quoted_command_runs_in_an_installed_pack(root: Path, tmp_path: Path
     there = tmp_path / "ComfyUI" / "models" / "inpaint" / "migan_pipeline_v2.onnx"
     there.parent.mkdir(parents=True)
     there.write_bytes(b"something else")
-    quoted = command("migan").replace(str(root), str(pack))
+    quoted = command("migan").replace(f'cd "{root}"', f'cd "{pack}"')
     told = subprocess.run(quoted, shell=True, capture_output=True, text=True, env={**os.environ})  # noqa: S602
     assert told.returncode == 1 and f"{there} is there and is not migan" in told.stderr
     assert f'"{sys.executable}"' in quoted
+
+
+def test_an_estimator_that_is_not_there_is_told_with_its_command(models: Path) -> None:
+    with pytest.raises(PerceptionError, match=re.escape(command("isnet"))):
+        load_saliency("isnet.onnx", [models])
+    with pytest.raises(PerceptionError, match=re.escape(command("depth-anything-v2-small"))):
+        load_depth("depth/Depth-Anything-V2-Small-hf", [models])
+    with pytest.raises(PerceptionError, match=r"perception list`"):
+        load_inpainter("nothing", [models])
 
 
 def test_the_table_names_each_model_once_and_checks_what_it_knows() -> None:
