@@ -13,6 +13,7 @@ import torch.nn as nn
 
 from .alpha import AlphaEstimator
 from .estimator import Inpainter, Kind, MapEstimator, PerceptionError, Selector
+from .lama import load_spandrel
 from .midas import find_midas, load_midas
 from .migan import load_migan
 from .mini_estimator import WEIGHTS, load_mini
@@ -110,9 +111,14 @@ FORMATS: dict[Kind, tuple[Format, ...]] = {
     ),
     "inpainting": (
         Format(
-            lambda folders: files(".onnx")(folders),
+            files(".onnx"),
             lambda path, device=None, **_: load_migan(path, device=device),
             "MI-GAN with its pipeline (migan_pipeline_v2.onnx)",
+        ),
+        Format(
+            files(".safetensors", ".pt", ".pth", ".ckpt"),
+            lambda path, device=None, **_: load_spandrel(path, device=device),
+            "LaMa (big-lama.pt, or the same weights as .safetensors, .pth or .ckpt)",
         ),
     ),
     "selection": (

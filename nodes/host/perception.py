@@ -22,7 +22,7 @@ _FOLDERS: dict[perception.Kind, tuple[str, set[str]]] = {
     "depth": ("depth_estimation", {".safetensors", ".bin"}),
     "saliency": ("saliency", {".onnx", ".pth"}),
     "selection": ("sam2", {".safetensors"}),
-    "inpainting": ("inpaint", {".onnx"}),
+    "inpainting": ("inpaint", {".onnx", ".safetensors", ".pt", ".pth", ".ckpt"}),
 }
 """The host's name of each kind's folder, under `models`, and what a model's files may end in."""
 
