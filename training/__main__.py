@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import argparse
 
+from cnc_core import CheckpointError
+
+from .config import ConfigError
 from .evaluate import order, parts
+from .files import FolderInUse
 from .mini import command
+from .prepared import PreparedError
+from .weights import command as weights
+
+EXPECTED = (CheckpointError, ConfigError, FolderInUse, PreparedError, OSError)
+"""Errors whose text says all that a user needs."""
 
 
 def main() -> None:
@@ -22,8 +31,12 @@ def main() -> None:
     smaller = evaluate.add_parser("parts", help="the Mini's smaller networks")
     parts.add_arguments(smaller)
     smaller.set_defaults(run=parts.main)
+    weights.add_commands(commands)
     arguments = parser.parse_args()
-    arguments.run(arguments)
+    try:
+        arguments.run(arguments)
+    except EXPECTED as error:
+        raise SystemExit(f"{parser.prog} {arguments.command}: {error}") from error
 
 
 if __name__ == "__main__":
