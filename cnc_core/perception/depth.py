@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..triplet import cut_out
 from .estimator import MapEstimator, Preprocessing, Run, check_image, check_mask, estimate
+from .mask_depth import MaskAndGroundPlane
 
 Version = Literal["v1", "v2", "v3"]
 
@@ -38,31 +39,40 @@ def depth_map(
 ) -> Tensor:
     """A picture's depth map: (B, H, W, 3) in [0, 1] to (B, H, W) in [0, 1], near is bright.
 
-    mask: (B or 1, H, W) in [0, 1], for v2 and v3. clip_percent and invert: see `normalise`. run: see
-    `estimate`. Raises ValueError for a version that needs a mask and has none, for a mask of another
-    size, and for what `check_image` refuses.
+    mask: (B or 1, H, W) in [0, 1], for v2 and v3; where it is empty there is no object and the map is zeros, as
+    the release has it. clip_percent and invert: see `normalise`. run: see `estimate`. Raises ValueError for a
+    version that needs a mask and has none, for a mask of another size, and for what `check_image` refuses.
     """
     check_image(image)
     if version not in VERSIONS:
         raise ValueError(f"the depth version is one of {', '.join(VERSIONS)}; got {version!r}")
-    seen = image
-    if version != "v1":
-        if mask is None:
-            raise ValueError(
-                f"depth version {version} is about a masked object and got no mask: connect one, or choose "
-                f"v1 for the whole picture"
-            )
-        check_mask(mask)
-        if mask.shape[1:] != image.shape[1:3] or mask.shape[0] not in (1, image.shape[0]):
-            raise ValueError(
-                f"the mask must be (B or 1, H, W) for the picture's (B, H, W, 3); "
-                f"got {tuple(mask.shape)} for {tuple(image.shape)}"
-            )
-        if version == "v2":
-            seen = cut_out(image, mask)
+    if version == "v1":
+        raw = estimate(estimator, image, preprocessing=preprocessing, run=run)
+        return normalise(raw, clip_percent=clip_percent, invert=invert)
+    mask = _object(mask, image, version)
+    if isinstance(estimator, MaskAndGroundPlane):
+        raw = estimator.foreground(mask).expand(image.shape[0], -1, -1)
+        return normalise(raw, clip_percent=clip_percent, invert=invert)
+    seen = cut_out(image, mask) if version == "v2" else image
     raw = estimate(estimator, seen, preprocessing=preprocessing, run=run)
     depth = normalise(raw, clip_percent=clip_percent, invert=invert)
-    return depth * mask if mask is not None and version == "v3" else depth
+    return depth * (mask if version == "v3" else mask.amax((1, 2), keepdim=True) > 0)
+
+
+def _object(mask: Tensor | None, image: Tensor, version: Version) -> Tensor:
+    """The mask that a version needs. Raises ValueError where it is not there, or not the picture's."""
+    if mask is None:
+        raise ValueError(
+            f"depth version {version} is about a masked object and got no mask: connect one, or choose v1 for the "
+            f"whole picture"
+        )
+    check_mask(mask)
+    if mask.shape[1:] != image.shape[1:3] or mask.shape[0] not in (1, image.shape[0]):
+        raise ValueError(
+            f"the mask must be (B or 1, H, W) for the picture's (B, H, W, 3); "
+            f"got {tuple(mask.shape)} for {tuple(image.shape)}"
+        )
+    return mask
 
 
 def normalise(raw: Tensor, *, clip_percent: float = 0.0, invert: bool = False) -> Tensor:

@@ -14,6 +14,7 @@ import torch.nn as nn
 from .alpha import AlphaEstimator
 from .estimator import Inpainter, Kind, MapEstimator, PerceptionError, Selector
 from .lama import load_spandrel
+from .mask_depth import MASK_AND_GROUND_PLANE, MaskAndGroundPlane
 from .midas import find_midas, load_midas
 from .migan import load_migan
 from .mini_estimator import WEIGHTS, load_mini
@@ -85,7 +86,7 @@ def files(*endings: str) -> Callable[[list[Path]], dict[str, Path]]:
 
 
 BUILT_IN: dict[Kind, dict[str, BuiltIn]] = {
-    "depth": {"mini": _mini("depth")},
+    "depth": {"mini": _mini("depth"), MASK_AND_GROUND_PLANE: BuiltIn(lambda **_: MaskAndGroundPlane())},
     "saliency": {"mini": _mini("saliency"), "alpha": BuiltIn(lambda **_: AlphaEstimator())},
     "inpainting": {method: _opencv(method) for method in METHODS},
     "selection": {},

@@ -8,11 +8,14 @@ imported when a model is loaded, not before.
 from __future__ import annotations
 
 import inspect
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 
 from .estimator import PerceptionError, Preprocessing
@@ -22,6 +25,18 @@ METRIC_MODELS = frozenset({"depth_pro", "glpn", "prompt_depth_anything", "zoedep
 
 UNUSED_WEIGHTS = "neck.fusion_stage.layers.0.residual_layer1."
 """DPT's first fusion layer has no residual to add: the public DPT files lack these weights."""
+
+MAX_PIXELS = 1536 * 1536
+"""The most pixels of a picture that a network sees, which is what Depth Pro sees of every picture.
+
+Most image processors resize to a fixed size or near it; one without a resize of its own takes all there is.
+"""
+
+MAX_RATIO = 8
+"""Image processors that keep the aspect ratio fail where the shorter side would come out at less than one patch."""
+
+MIN_SIDE = 16
+"""ZoeDepth's image processor fails where its mirrored border is as wide as the picture."""
 
 _WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 
@@ -53,7 +68,8 @@ class _PredictedDepth(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, h, w) to (B, h', w')."""
-        depth: Tensor = self.model(pixel_values=pixel_values).predicted_depth
+        dtype = next(self.model.parameters()).dtype
+        depth: Tensor = self.model(pixel_values=pixel_values.to(dtype)).predicted_depth
         return depth
 
 
@@ -66,27 +82,37 @@ class TransformersDepth:
     def __init__(self, model: Any, processor: Any) -> None:
         self.network: nn.Module = _PredictedDepth(model)
         self.processor = processor
-        config = model.config
-        self.metric = config.model_type in METRIC_MODELS or getattr(config, "depth_estimation_type", None) == "metric"
+        self.metric = _is_metric(model.config)
 
     def prepare(self, image: Tensor, *, preprocessing: Preprocessing = "model") -> Tensor:
-        """(B, H, W, 3) in [0, 1] to (B, 3, h, w), resized as the model wants.
+        """(B, H, W, 3) in [0, 1] to (B, 3, h, w), resized as the model wants, to at most `MAX_PIXELS`.
 
-        "release" leaves out the mean and deviation, as the released weights were trained. The processor
+        Smaller pictures than `MIN_SIDE` and longer ones than `MAX_RATIO` times their width are stretched. "release"
+        leaves out the mean and deviation, as the released weights were trained. The processor
         gets 8-bit pictures, as in the library's own pipeline: it rounds to 8 bits when it resizes those.
         """
         options = {"do_normalize": False} if preprocessing == "release" else {}
-        pictures = (image.movedim(-1, 1).float().clamp(0.0, 1.0) * 255.0).round().byte()
+        pictures = image.movedim(-1, 1).float()
+        fitted = _fitted(image.shape[1], image.shape[2])
+        if pictures.shape[2:] != fitted:
+            pictures = F.interpolate(pictures, size=fitted, mode="bilinear", align_corners=False, antialias=True)
+        pictures = pictures.clamp(0.0, 1.0).mul_(255.0).round_().byte()
         made = self.processor(images=list(pictures), return_tensors="pt", **options)
         pixel_values: Tensor = made["pixel_values"]
-        return pixel_values
+        height, width = pixel_values.shape[2:]
+        scale = math.sqrt(MAX_PIXELS / (height * width))
+        if scale >= 1.0:
+            return pixel_values
+        step = getattr(self.processor, "ensure_multiple_of", None) or 1
+        size = [max(step, int(side * scale) // step * step) for side in (height, width)]
+        return F.interpolate(pixel_values, size=size, mode="bilinear", align_corners=False, antialias=True)
 
     def finish(self, output: Tensor, height: int, width: int) -> Tensor:
         """(B, h, w) to disparity (B, height, width), near is large."""
         from transformers.modeling_outputs import DepthEstimatorOutput
 
         sizes = [(height, width)] * output.shape[0]
-        options = {"source_sizes": sizes} if self._pads() else {}
+        options = {"source_sizes": [_fitted(height, width)] * len(sizes)} if self._pads() else {}
         results = self.processor.post_process_depth_estimation(
             DepthEstimatorOutput(predicted_depth=output.float()), target_sizes=sizes, **options
         )
@@ -98,12 +124,24 @@ class TransformersDepth:
         return "source_sizes" in inspect.signature(self.processor.post_process_depth_estimation).parameters
 
 
+def _is_metric(config: Any) -> bool:
+    """Whether a model returns a distance."""
+    return config.model_type in METRIC_MODELS or getattr(config, "depth_estimation_type", None) == "metric"
+
+
+def _fitted(height: int, width: int) -> tuple[int, int]:
+    """The size at which the processor gets a picture: its own, but for shapes that processors fail at."""
+    height, width = max(height, MIN_SIDE), max(width, MIN_SIDE)
+    return min(height, MAX_RATIO * width), min(width, MAX_RATIO * height)
+
+
 def load_transformers_depth(
     folder: Path, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
 ) -> TransformersDepth:
     """A depth model from its folder: config.json, preprocessor_config.json and the weights.
 
-    dtype: float32 where not given. Raises PerceptionError where the folder holds no depth model that
+    dtype: float32 where not given, and for models that return a distance, whose inverse magnifies what half
+    precision loses. Raises PerceptionError where the folder holds no depth model that
     this transformers knows, lacks a file, or its weights are not the config's.
     """
     from safetensors import SafetensorError
@@ -112,7 +150,8 @@ def load_transformers_depth(
         from transformers import AutoImageProcessor, AutoModelForDepthEstimation
     except ImportError as error:
         raise PerceptionError(
-            f"the depth model in {folder} needs the transformers library, which cannot be imported: {error}"
+            f"the depth model in {folder} needs the transformers library, which cannot be imported ({error}): install "
+            f"it with `{sys.executable} -m pip install transformers`"
         ) from error
     offline = {"local_files_only": True, "trust_remote_code": False}
     try:
@@ -135,5 +174,5 @@ def load_transformers_depth(
             f"{folder}/preprocessor_config.json names {type(processor).__name__}, which is not the image "
             f"processor of a depth model"
         )
-    model = model.to(dtype=dtype or torch.float32, device=device)
+    model = model.to(dtype=torch.float32 if _is_metric(model.config) else dtype or torch.float32, device=device)
     return TransformersDepth(model.eval().requires_grad_(False), processor)

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from devtools.launch import complete_torchvision
 
@@ -20,7 +20,6 @@ def make_dpt(folder: Path) -> Path:
     complete_torchvision()
     from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
 
-    torch.manual_seed(0)
     config = DPTConfig(
         hidden_size=32,
         num_hidden_layers=4,
@@ -31,7 +30,7 @@ def make_dpt(folder: Path) -> Path:
         neck_hidden_sizes=[8, 8, 16, 16],
         fusion_hidden_size=16,
     )
-    DPTForDepthEstimation(config).save_pretrained(folder)
+    _filled(DPTForDepthEstimation(config)).save_pretrained(folder)
     DPTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
     return folder
 
@@ -41,7 +40,6 @@ def make_depth_anything(folder: Path, **options: object) -> Path:
     complete_torchvision()
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
 
-    torch.manual_seed(0)
     backbone = Dinov2Config(
         hidden_size=32,
         num_hidden_layers=4,
@@ -61,7 +59,7 @@ def make_depth_anything(folder: Path, **options: object) -> Path:
         head_hidden_size=8,
         **options,
     )
-    DepthAnythingForDepthEstimation(config).save_pretrained(folder)
+    _filled(DepthAnythingForDepthEstimation(config)).save_pretrained(folder)
     DPTImageProcessor(
         size={"height": 70, "width": 70},
         keep_aspect_ratio=True,
@@ -77,7 +75,6 @@ def make_zoedepth(folder: Path) -> Path:
     complete_torchvision()
     from transformers import BeitConfig, ZoeDepthConfig, ZoeDepthForDepthEstimation, ZoeDepthImageProcessor
 
-    torch.manual_seed(0)
     backbone = BeitConfig(
         hidden_size=32,
         num_hidden_layers=4,
@@ -101,9 +98,17 @@ def make_zoedepth(folder: Path) -> Path:
         num_attractors=[4, 2, 2, 1],
         bin_configurations=[{"n_bins": 8, "min_depth": 0.001, "max_depth": 10.0, "name": "nyu"}],
     )
-    ZoeDepthForDepthEstimation(config).save_pretrained(folder)
-    ZoeDepthImageProcessor(size={"height": 64, "width": 96}).save_pretrained(folder)
+    _filled(ZoeDepthForDepthEstimation(config), 0.8).save_pretrained(folder)
+    ZoeDepthImageProcessor(size={"height": 128, "width": 192}, ensure_multiple_of=16).save_pretrained(folder)
     return folder
+
+
+def _filled(model: nn.Module, gain: float = 1.0) -> nn.Module:
+    """Weights by the rule below: the library's own first ones are so small that all pictures look the same."""
+    for key, value in model.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(_made(key, tuple(value.shape)) * (gain if value.ndim > 1 else 1.0))
+    return model
 
 
 def midas_state() -> dict[str, Tensor]:

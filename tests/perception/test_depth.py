@@ -93,6 +93,21 @@ def test_version_3_is_version_1_times_the_mask() -> None:
 
 
 @pytest.mark.parametrize("version", ["v2", "v3"])
+def test_an_empty_mask_is_no_object_and_a_full_one_the_whole_picture(version: str) -> None:
+    image = picture()
+    mask = torch.stack((torch.zeros(9, 14), torch.ones(9, 14)))
+    depth = depth_map(Brightness(), image, version=version, mask=mask)
+    assert not depth[0].any()
+    assert torch.equal(depth[1], depth_map(Brightness(), image)[1])
+
+
+@pytest.mark.parametrize("version", ["v1", "v2", "v3"])
+def test_a_single_pixel_is_a_constant_map(version: str) -> None:
+    depth = depth_map(Brightness(), picture(1, 1, 1), version=version, mask=torch.ones(1, 1, 1))
+    assert torch.equal(depth, torch.zeros(1, 1, 1))
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
 def test_one_mask_serves_a_batch(version: str) -> None:
     image, mask = picture(), disc()
     one = depth_map(Brightness(), image, version=version, mask=mask[:1])
@@ -115,6 +130,7 @@ def test_a_version_that_needs_a_mask_says_so(version: str) -> None:
         (picture(), {"preprocessing": "midas"}, "midas"),
         (picture(), {"clip_percent": 50.0}, "clip_percent"),
         (picture(), {"version": "v2", "mask": torch.ones(2, 3, 3)}, r"\(2, 3, 3\).*\(2, 9, 14, 3\)"),
+        (picture(), {"version": "v2", "mask": torch.full((2, 9, 14), float("nan"))}, "252 values"),
         (picture(3), {"version": "v2", "mask": disc(2)}, r"\(2, 9, 14\).*\(3, 9, 14, 3\)"),
     ],
 )

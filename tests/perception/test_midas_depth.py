@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from cnc_core.perception import PerceptionError, available, depth_map, estimate, load_depth
 from cnc_core.perception.midas import MidasEstimator, load_midas, network_size
+from cnc_core.perception.registry import BUILT_IN
 from devtools.launch import complete_torchvision
 
 from .models import MIDAS_KEYS, make_depth_anything, make_midas, midas_state
@@ -71,7 +72,7 @@ def test_pictures_are_resized_and_normalised_as_the_authors_do(estimator: MidasE
 
 
 def test_a_batch_keeps_its_size_and_is_as_one_by_one(folder: Path) -> None:
-    assert available("depth", [folder]) == ["mini", "midas_v21_small_256.pt"]
+    assert available("depth", [folder]) == [*BUILT_IN["depth"], "midas_v21_small_256.pt"]
     estimator = load_depth("midas_v21_small_256.pt", [folder])
     image = torch.rand(2, 70, 110, 3)
     together = estimate(estimator, image)
@@ -130,7 +131,7 @@ def test_the_weights_of_a_transformers_folder_are_not_taken_for_midas(tmp_path: 
     make_depth_anything(tmp_path / "small")
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "midas.pt").touch()
-    assert available("depth", [tmp_path]) == ["mini", "small", "sub/midas.pt"]
+    assert available("depth", [tmp_path]) == [*BUILT_IN["depth"], "small", "sub/midas.pt"]
 
 
 def test_without_timm_it_says_what_to_install(root: Path, folder: Path) -> None:

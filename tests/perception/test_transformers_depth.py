@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,11 @@ from cnc_core.perception import (
     load_depth,
     load_transformers_depth,
 )
+from cnc_core.perception.registry import BUILT_IN
+from cnc_core.perception.transformers_depth import MAX_PIXELS
 from devtools.launch import complete_torchvision
+
+from .models import make_depth_anything, make_dpt, make_zoedepth
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,92 +33,42 @@ def quiet_transformers() -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
 
 
-def make_dpt(folder: Path) -> Path:
-    """A DPT, the architecture of the release's depth model, at a tiny size."""
-    from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
-
-    torch.manual_seed(0)
-    config = DPTConfig(
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=48,
-        image_size=64,
-        backbone_out_indices=[0, 1, 2, 3],
-        neck_hidden_sizes=[8, 8, 16, 16],
-        fusion_hidden_size=16,
-    )
-    DPTForDepthEstimation(config).save_pretrained(folder)
-    DPTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
-    return folder
-
-
-def make_depth_anything(folder: Path, **options: object) -> Path:
-    """A Depth Anything V2 at a tiny size."""
-    from transformers import (
-        DepthAnythingConfig,
-        DepthAnythingForDepthEstimation,
-        Dinov2Config,
-        DPTImageProcessor,
-    )
-
-    torch.manual_seed(0)
-    backbone = Dinov2Config(
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        mlp_ratio=2,
-        image_size=70,
-        patch_size=14,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-        reshape_hidden_states=False,
-        apply_layernorm=True,
-    )
-    config = DepthAnythingConfig(
-        backbone_config=backbone,
-        reassemble_hidden_size=32,
-        neck_hidden_sizes=[8, 8, 16, 16],
-        fusion_hidden_size=16,
-        head_hidden_size=8,
-        **options,
-    )
-    DepthAnythingForDepthEstimation(config).save_pretrained(folder)
-    DPTImageProcessor(
-        size={"height": 70, "width": 70},
-        keep_aspect_ratio=True,
-        ensure_multiple_of=14,
-        image_mean=[0.485, 0.456, 0.406],
-        image_std=[0.229, 0.224, 0.225],
-    ).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("depth_estimation")
     make_dpt(folder / "dpt-large")
     make_depth_anything(folder / "depth-anything" / "small")
+    make_zoedepth(folder / "zoedepth")
     return folder
 
 
-def expected(folder: Path, image: torch.Tensor) -> torch.Tensor:
-    """What the library's own pipeline says of one picture given as 8-bit, (H, W)."""
+def expected(folder: Path, image: torch.Tensor, **options: object) -> torch.Tensor:
+    """What the library's own pipeline says of one picture given as 8-bit, (H, W); options: of its processor."""
     from PIL import Image
-    from transformers import pipeline
+    from transformers import AutoImageProcessor, pipeline
 
-    estimator = pipeline("depth-estimation", model=str(folder), device="cpu")
+    processor = AutoImageProcessor.from_pretrained(folder, **options)
+    estimator = pipeline("depth-estimation", model=str(folder), image_processor=processor, device="cpu")
     return estimator(Image.fromarray((image * 255).round().byte().numpy()))["predicted_depth"]
 
 
-@pytest.mark.parametrize("name", ["dpt-large", "depth-anything/small"])
-def test_loads_keeps_the_size_and_agrees_with_the_librarys_pipeline(models: Path, name: str) -> None:
+@pytest.mark.parametrize("preprocessing", ["model", "release"])
+@pytest.mark.parametrize("size", [(48, 90), (130, 61), (64, 64)])
+@pytest.mark.parametrize("name", ["dpt-large", "depth-anything/small", "zoedepth"])
+def test_loads_keeps_the_size_and_agrees_with_the_librarys_pipeline(
+    models: Path, name: str, size: tuple[int, int], preprocessing: str
+) -> None:
     estimator = load_depth(name, [models])
-    image = (torch.rand(2, 48, 90, 3) * 255).round() / 255
-    raw = estimate(estimator, image)
-    assert raw.shape == (2, 48, 90)
+    image = (torch.rand(2, *size, 3) * 255).round() / 255
+    found = estimate(estimator, image, preprocessing=preprocessing)
+    assert found.shape == (2, *size)
+    options = {"do_normalize": False} if preprocessing == "release" else {}
     for index in range(2):
-        reference = expected(models / name, image[index])
-        assert (raw[index] - reference).norm() / reference.norm() < 1e-5
+        reference = expected(models / name, image[index], **options)
+        values = found[index]
+        if name == "zoedepth":  # it gives metres, of which ours is the inverse, at most 1000
+            values, reference = 1 / values, reference.clamp(min=1e-3)
+        assert (values - reference).norm() / (reference - reference.mean()).norm() < 1e-5
 
 
 def test_release_preprocessing_takes_no_mean_out(models: Path) -> None:
@@ -137,12 +93,19 @@ def test_depth_map_through_a_real_architecture(models: Path) -> None:
 
 def test_models_are_found_by_their_files(models: Path, tmp_path: Path) -> None:
     (models / "notes").mkdir(exist_ok=True)
-    assert available("depth", [tmp_path / "missing", models]) == ["mini", "depth-anything/small", "dpt-large"]
+    assert available("depth", [tmp_path / "missing", models]) == [
+        *BUILT_IN["depth"],
+        "depth-anything/small",
+        "dpt-large",
+        "zoedepth",
+    ]
 
 
 def test_a_name_that_was_not_found_is_never_a_path(models: Path) -> None:
     for name in ("../secret", str(models / "dpt-large"), "notes"):
-        with pytest.raises(PerceptionError, match=r"there is mini, depth-anything/small, dpt-large.*into"):
+        with pytest.raises(
+            PerceptionError, match=r"there is mini, .*, depth-anything/small, dpt-large, zoedepth\..*into"
+        ):
             load_depth(name, [models])
 
 
@@ -174,3 +137,52 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(PerceptionError, match="remote"):
         load_transformers_depth(folder)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (2000, 3)])
+@pytest.mark.parametrize("name", ["dpt-large", "depth-anything/small", "zoedepth"])
+def test_pictures_of_any_shape_come_back_at_their_size(models: Path, name: str, size: tuple[int, int]) -> None:
+    depth = depth_map(load_depth(name, [models]), torch.rand(1, *size, 3))
+    assert depth.shape == (1, *size) and torch.isfinite(depth).all()
+
+
+def test_a_model_that_takes_pictures_as_they_are_sees_a_bounded_size(tmp_path: Path) -> None:
+    folder = make_depth_anything(tmp_path / "any-size")
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "do_resize": False}))
+    estimator = load_transformers_depth(folder)
+    image = torch.rand(1, 1400, 2800, 3)
+    seen = estimator.prepare(image)
+    assert 0.95 * MAX_PIXELS < seen.shape[2] * seen.shape[3] <= MAX_PIXELS
+    assert seen.shape[2] % 14 == seen.shape[3] % 14 == 0
+    assert abs(seen.shape[3] / seen.shape[2] - 2) < 0.03
+    assert estimator.prepare(image[:, :70, :140]).shape == (1, 3, 70, 140)
+
+
+@pytest.mark.parametrize("name", ["dpt-large", "depth-anything/small"])
+def test_half_precision_is_near_to_full(models: Path, name: str) -> None:
+    image = torch.rand(1, 40, 60, 3)
+    full = estimate(load_depth(name, [models]), image)
+    half = load_depth(name, [models], dtype=torch.float16)
+    assert {value.dtype for value in half.network.parameters()} == {torch.float16}
+    found = estimate(half, image)
+    assert found.dtype == torch.float32
+    assert 0 < (found - full).norm() / (full - full.mean()).norm() < 0.05
+
+
+def test_models_that_give_a_distance_stay_in_full_precision(models: Path) -> None:
+    half = load_depth("zoedepth", [models], dtype=torch.float16)
+    assert {value.dtype for value in half.network.parameters()} == {torch.float32}
+
+
+def test_without_transformers_it_says_what_to_install(root: Path, models: Path) -> None:
+    script = (
+        "import sys; sys.modules['transformers'] = None\n"
+        "from pathlib import Path\n"
+        "from cnc_core.perception import PerceptionError, load_depth\n"
+        "try:\n    load_depth('dpt-large', [Path(sys.argv[1])])\n"
+        "except PerceptionError as error:\n    print(error)\n"
+    )
+    command = [sys.executable, "-c", script, str(models)]
+    done = subprocess.run(command, cwd=root, env={"PYTHONPATH": str(root)}, capture_output=True, text=True)
+    assert f"{sys.executable} -m pip install transformers" in done.stdout, done.stderr
