@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The developer's commands. Each makes what it needs first; the second time that is quick.
 
-    python3 dev.py demo                     run a workflow on a real ComfyUI, write ./demo_output
+    python3 dev.py demo [--picture FILE]    run a workflow on a real ComfyUI, write ./demo_output
     python3 dev.py test [--all] [pytest's]  ruff, mypy and the tests; --all adds the slow ones
     python3 dev.py serve [ComfyUI's]        start ComfyUI with the pack, to be used in a browser
-    python3 dev.py bench [the benchmark's]  measure speed and memory on this machine
+    python3 dev.py bench [NAME] [its own]   measure on this machine: step, layers, perception
 
 With --comfy PATH a ComfyUI of your own is used as it is, instead of the one in .host.
 Standard library only: it runs under any Python 3.11 or newer.
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent
 OLDEST = (3, 11)
+PICTURE = {
+    "picture": "run the demo on a picture of yours",
+    "background": "with --picture: put its object in front of this one",
+    "models": "with --picture: a models folder to take salience, inpainting and depth from; else the ComfyUI's own",
+}
 
 
 def main() -> int:
@@ -60,6 +65,8 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
         named[name] = commands.add_parser(name, allow_abbrev=False)
         named[name].set_defaults(run=run)
     named["test"].add_argument("--all", action="store_true", help="also the tests marked slow")
+    for option, text in PICTURE.items():
+        _add_path(named["demo"], f"--{option}", text)
     for place in (parser, *named.values()):  # before or after the command, as one likes
         _add_path(place, "--comfy", "a ComfyUI of your own (the folder with main.py)")
         _add_path(place, "--python", "the Python that runs it, where it is not found")
@@ -72,7 +79,10 @@ def _add_path(parser: argparse.ArgumentParser, option: str, text: str) -> None:
 
 
 def _demo(host: Host, arguments: argparse.Namespace, rest: list[str]) -> int:
-    return _call([host.python, "-m", "devtools.demo", str(host.comfy), *host.device_arguments(), *rest], host)
+    # Seen from where the command was given: the demo runs in this folder.
+    given = [(f"--{name}", getattr(arguments, name).expanduser().absolute()) for name in PICTURE if name in arguments]
+    picture = [part for option in given for part in option]
+    return _call([host.python, "-m", "devtools.demo", host.comfy, *host.device_arguments(), *picture, *rest], host)
 
 
 def _serve(host: Host, arguments: argparse.Namespace, rest: list[str]) -> int:

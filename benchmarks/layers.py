@@ -28,11 +28,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from cnc_core import perception
-from cnc_core.perception.fetch import fetch
-from cnc_core.perception.weights import named
 
 from . import photographs
 from .host import ROOT
+from .models import fetched
 
 SHORTER_SIDE = 512
 """Pixels of each sample's shorter side: what the paper trains at, and what the dilation of 50 is meant for."""
@@ -43,7 +42,6 @@ SIZES = (0.4, 0.8)
 SUBJECT = 0.01
 """A photograph of which the salience model marks more than this share, with no cut-out on it, has its own subject."""
 
-MODELS = ROOT / ".cache" / "models"
 RESULTS = ROOT / ".cache" / "bench"
 
 
@@ -95,7 +93,7 @@ def main(options: list[str]) -> None:
     parser.add_argument("--saliency", default="isnet.onnx", help="a salience model by its name there")
     parser.add_argument("--depth", help="a depth model by its name there; without it depth is not measured")
     arguments = parser.parse_args(options)
-    models = arguments.models or _fetched()
+    models = arguments.models or fetched()
     salience = perception.load_saliency(arguments.saliency, [models / "saliency"])
     names = perception.available("inpainting", [models / "inpaint"])
     inpainters = {name: perception.load_inpainter(name, [models / "inpaint"]) for name in names}
@@ -206,15 +204,6 @@ def sheet(cells: list[list[Tensor]], width: int, across: int = 4) -> Image.Image
             page.paste(cell, (left + column * width, top))
         ImageDraw.Draw(page).text((left + 2, top), str(index + 1), fill="white")
     return page
-
-
-def _fetched() -> Path:
-    MODELS.mkdir(parents=True, exist_ok=True)
-    for name in ("isnet", "migan"):
-        weights = named(name)
-        print(f"{weights.name}: {weights.source}; licence: {weights.licence}", flush=True)
-        fetch(weights, MODELS)
-    return MODELS
 
 
 def _tensor(picture: Image.Image) -> Tensor:

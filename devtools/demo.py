@@ -1,9 +1,11 @@
 """The demo: a real ComfyUI composes two pictures in both orders; everything it saw goes on one sheet.
 
     python -m devtools.demo PATH_TO_COMFYUI [--cpu] [--steps 20] [--seed 5]
+    python -m devtools.demo PATH_TO_COMFYUI --picture FILE [--background FILE] [--prompt TEXT] [--models FOLDER]
 
 The model is CnC-Mini, so nothing is downloaded and no GPU is needed. Three runs: the cone in front of the
 cube, the same two pictures with their roles exchanged, and the first again with an exemplar for each layer.
+With --picture it is one run on a picture of yours (devtools/demo_picture.py).
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
-from .environment import ROOT, say
+from .environment import ROOT, SetupError, say
 from .server import Server
 from .workflow import Workflow
 
@@ -117,8 +119,8 @@ def run(comfy: Path, arguments: Sequence[str], steps: int, seed: int, output: Pa
             if done.error:
                 raise RuntimeError(f"{scene.title}: {done.error}")
             say(f"{scene.title}: {done.seconds:.1f} s")
-            cells = {name: _open((PICTURES / f"{file}.png").read_bytes()) for name, file in _files(scene).items()}
-            cells |= {name: _open(done.images(node_id)[0]) for name, node_id in shown.items()}
+            cells = {name: opened((PICTURES / f"{file}.png").read_bytes()) for name, file in _files(scene).items()}
+            cells |= {name: opened(done.images(node_id)[0]) for name, node_id in shown.items()}
             for name, image in cells.items():
                 image.save(output / f"{number}_{name}.png")
             rows.append((scene.title, cells))
@@ -127,20 +129,20 @@ def run(comfy: Path, arguments: Sequence[str], steps: int, seed: int, output: Pa
     return path
 
 
-def sheet(rows: Sequence[tuple[str, dict[str, Image.Image]]]) -> Image.Image:
-    """One picture: a row for each run, a column for each of COLUMNS, empty where there is nothing."""
+def sheet(rows: Sequence[tuple[str, dict[str, Image.Image]]], columns: Sequence[str] = COLUMNS) -> Image.Image:
+    """One picture: a row for each run, a column for each of `columns`, empty where there is nothing."""
     step = CELL + MARGIN
-    width, height = MARGIN + step * len(COLUMNS), CAPTION + (step + CAPTION) * len(rows)
+    width, height = MARGIN + step * len(columns), CAPTION + (step + CAPTION) * len(rows)
     page = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(page)
-    for column, name in enumerate(COLUMNS):
+    for column, name in enumerate(columns):
         draw.text((MARGIN + step * column, MARGIN), name, fill="black")
     for row, (title, cells) in enumerate(rows):
         top = CAPTION + (step + CAPTION) * row
         draw.text((MARGIN, top + MARGIN), title, fill="black")
         for name, image in cells.items():
-            fitted = image.resize((CELL, CELL), Image.Resampling.BICUBIC)
-            page.paste(fitted, (MARGIN + step * COLUMNS.index(name), top + CAPTION))
+            fitted = ImageOps.contain(image, (CELL, CELL), Image.Resampling.BICUBIC)
+            page.paste(fitted, (MARGIN + step * columns.index(name), top + CAPTION))
     return page
 
 
@@ -148,7 +150,8 @@ def _files(scene: Scene) -> dict[str, str]:
     return {name: file for name in INPUTS if (file := getattr(scene, name))}
 
 
-def _open(data: bytes) -> Image.Image:
+def opened(data: bytes) -> Image.Image:
+    """A picture that the server sent."""
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 
@@ -158,9 +161,24 @@ def main() -> None:
     parser.add_argument("comfy", type=Path)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--picture", type=Path, help="a picture of yours instead of the three scenes")
+    parser.add_argument("--background", type=Path, help="put its object in front of this one")
+    parser.add_argument("--prompt", default="", help="in the Mini's words, such as: red ball on grass")
+    parser.add_argument("--models", type=Path, help="a models folder; the ComfyUI's own where not given")
     options, rest = parser.parse_known_args()
     began = time.monotonic()
-    path = run(options.comfy, rest, options.steps, options.seed)
+    if options.picture:
+        from . import demo_picture
+
+        chosen = (options.picture, options.background, options.prompt, options.steps, options.seed, options.models)
+        try:
+            path = demo_picture.run(options.comfy, rest, *chosen)
+        except SetupError as error:
+            parser.error(str(error))
+    elif options.background or options.prompt or options.models:
+        parser.error("--background, --prompt and --models go with --picture")
+    else:
+        path = run(options.comfy, rest, options.steps, options.seed)
     say(f"the demo took {time.monotonic() - began:.0f} s; look at {path.relative_to(ROOT)}")
 
 

@@ -25,11 +25,12 @@ def link_pack(pack: Path, custom_nodes: Path) -> Path:
         place.unlink()  # it led to a checkout that is gone
     if place.exists():
         raise FileExistsError(f"{place} exists and is not this checkout ({pack}): move it away, then run again")
-    _link(pack, place)
+    link_folder(pack, place)
     return place
 
 
-def _link(target: Path, place: Path) -> None:
+def link_folder(target: Path, place: Path) -> None:
+    """Make `place` lead to the folder `target`."""
     if sys.platform == "win32":  # a junction needs no special rights, unlike a symbolic link
         command = ["cmd", "/c", "mklink", "/J", str(place), str(target)]
         subprocess.run(command, check=True, capture_output=True)

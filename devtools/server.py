@@ -30,7 +30,7 @@ from typing import Any
 
 import aiohttp
 
-from .link import link_pack
+from .link import link_folder, link_pack
 from .rooms import ROOT
 
 Prompt = Mapping[str, Mapping[str, Any]]
@@ -136,6 +136,22 @@ class Server:
                 self._process.kill()
                 self._process.wait()
         shutil.rmtree(self.base, ignore_errors=True)
+
+    def link_models(self, models: Path, *folders: str) -> None:
+        """Let it have these folders of another `models`, those of them that are there."""
+        for name in folders:
+            place = self.models / name
+            if (models / name).is_dir():
+                if place.is_dir():
+                    place.rmdir()  # made by the server, and empty
+                link_folder((models / name).resolve(), place)
+
+    @property
+    def pid(self) -> int:
+        """The server's process. Raises ServerError where it was not started."""
+        if self._process is None:
+            raise ServerError("the server was not started")
+        return self._process.pid
 
     def log(self) -> str:
         """All that the server has printed so far."""
