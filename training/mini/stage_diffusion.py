@@ -57,7 +57,7 @@ RECIPES = {
     ),
     "further": Recipe(
         Plan(
-            "further", steps=8000, batch=16, learning_rate=5e-4, seed=25, warm_up=100, ema=0.998, log_every=100,
+            "further", steps=5000, batch=16, learning_rate=5e-4, seed=25, warm_up=100, ema=0.998, log_every=100,
             save_every=250,
         ),
         ("unet", "text", "local_fuser", "global_fuser"), no_fuser=0.1, guided=0.5, drop_text=0.3,
