@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..cnc_core.perception import VERSIONS, Preprocessing, Version, depth_map
-from .host.perception import depth_estimator, each, estimator_names
+from .host.perception import depth_estimator, estimator_names, pieces
 from .host.pictures import optional_mask, pair, picture
 from .host.schema import ADVANCED, schema
 from .masks import LAYERS, preprocessing_input
@@ -18,9 +18,11 @@ def depth_input(name: str) -> io.Combo.Input:
     return io.Combo.Input(
         name,
         options=estimator_names("depth"),
-        tooltip="What measures depth: mini comes with the pack and knows the small made-up world of CnC-Mini; for "
-        "photographs put the folder of a transformers depth model (Depth Anything V2, DPT-Large) into "
-        "models/depth_estimation and it is listed here.",
+        tooltip="What gives depth. mini comes with the pack and knows the small made-up world of CnC-Mini. "
+        "mask-and-ground-plane measures nothing, it is for hand-made compositions: the foreground (v2, v3) is the mask "
+        "as a rounded relief, brightest in its middle, the whole picture (v1) a flat ground that fades out at a "
+        "horizon at half the height. For photographs put the folder of a transformers depth model (Depth Anything V2, "
+        "DPT-Large) or MiDaS's midas_v21_small_256.pt into models/depth_estimation and it is listed here.",
     )
 
 
@@ -102,15 +104,15 @@ class DepthMap(io.ComfyNode):
         maps = [
             depth_map(
                 hosted.estimator,
-                image[index : index + 1],
+                image[piece],
                 version=version,
-                mask=None if mask is None else mask[index : index + 1],
+                mask=None if mask is None else mask[piece],
                 preprocessing=preprocessing,
                 clip_percent=clip_percent,
                 invert=invert,
                 run=hosted.run,
             )
-            for index in each(image.shape[0])
+            for piece in pieces(image.shape[0])
         ]
         depth = torch.cat(maps)[..., None].expand(-1, -1, -1, 3).contiguous()
         return io.NodeOutput(depth, ui=ui.PreviewImage(depth, cls=cls))

@@ -11,6 +11,7 @@ import comfy.model_management as management
 import comfy.ops
 import comfy.utils
 import folder_paths
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
@@ -19,17 +20,24 @@ from ...cnc_core import perception
 from .folders import register_folder
 
 _FOLDERS: dict[perception.Kind, tuple[str, set[str]]] = {
-    "depth": ("depth_estimation", {".safetensors", ".bin"}),
+    "depth": ("depth_estimation", {".safetensors", ".bin", ".pt", ".pth"}),
     "saliency": ("saliency", {".onnx", ".pth"}),
     "selection": ("sam2", {".safetensors"}),
     "inpainting": ("inpaint", {".onnx", ".safetensors", ".pt", ".pth", ".ckpt"}),
 }
 """The host's name of each kind's folder, under `models`, and what a model's files may end in."""
 
+_HALF: frozenset[perception.Kind] = frozenset({"depth"})
+"""The kinds whose networks are loaded in half precision where the host would use it."""
+
 E = TypeVar("E")
 
 _ACTIVATIONS = 256
 """Bytes at work for each byte of a network's input: an estimate that holds for the larger transformers."""
+
+
+_PIECE = 8
+"""Pictures that go through a network together on a card: enough to fill it, few enough to be interrupted soon."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +50,22 @@ class HostedEstimator(Generic[E]):
     def run(self, prepared: Tensor, *more: Tensor) -> Tensor:
         """Run the network where the host wants it; the output comes back to where images are kept.
 
-        prepared: the picture, which says how much memory is at work. more: what else the network takes.
+        prepared: the pictures, which say how much memory is at work; as many go through together as fit. more: what
+        else the network takes, for all of them at once.
         """
         if self.patcher is None:
             raise ValueError("an estimator without a network has nothing to run")
-        memory = prepared.nelement() * prepared.element_size() * _ACTIVATIONS
-        management.load_models_gpu([self.patcher], memory_required=memory)
+        one = prepared[:1].nelement() * prepared.element_size() * _ACTIVATIONS
+        management.load_models_gpu([self.patcher], memory_required=one * len(prepared))
         device = self.patcher.load_device
-        output: Tensor = self.patcher.model(prepared.to(device), *(tensor.to(device) for tensor in more))
-        return output.to(management.intermediate_device())
+        fits = len(prepared) if more else max(1, int(management.get_free_memory(device) // one))
+        outputs: list[Tensor] = [
+            self.patcher.model(part.to(device), *(tensor.to(device) for tensor in more)).to(
+                management.intermediate_device()
+            )
+            for part in prepared.split(fits)
+        ]
+        return torch.cat(outputs)
 
 
 _Key = tuple[str, str, Path | None, int]
@@ -98,6 +113,19 @@ def each(count: int) -> Iterator[int]:
         bar.update(1)
 
 
+def pieces(count: int) -> Iterator[slice]:
+    """The parts of a batch that go through a network together, with progress and interruption as `each` has them.
+
+    On a CPU that is one picture at a time: more together are no faster there, and take more memory.
+    """
+    size = 1 if management.is_device_cpu(management.get_torch_device()) else _PIECE
+    bar = comfy.utils.ProgressBar(count)
+    for first in range(0, count, size):
+        management.throw_exception_if_processing_interrupted()
+        yield slice(first, first + size)
+        bar.update(min(size, count - first))
+
+
 def _folders(kind: perception.Kind) -> list[Path]:
     return [Path(path) for path in folder_paths.get_folder_paths(_FOLDERS[kind][0])]
 
@@ -112,7 +140,9 @@ def _host(kind: perception.Kind, name: str) -> HostedEstimator[Any]:
     offload_device = management.unet_offload_device()
     # An ONNX session stays where it was made, so it is made where it computes.
     made_on = device if path is not None and path.suffix.lower() == ".onnx" else offload_device
-    estimator = perception.load(kind, name, folders, operations=comfy.ops.manual_cast, device=made_on)
+    half = kind in _HALF and management.should_use_fp16(device)
+    dtype = torch.float16 if half else torch.float32
+    estimator = perception.load(kind, name, folders, operations=comfy.ops.manual_cast, dtype=dtype, device=made_on)
     network = estimator.network
     if network is None:
         return HostedEstimator(estimator, None)

@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from devtools.launch import complete_torchvision
 from devtools.server import Run, Server
 
 HEIGHT, WIDTH = 96, 160
@@ -52,29 +51,6 @@ def pictures(server: Server) -> Server:
     return server
 
 
-@pytest.fixture(scope="module")
-def depth_model(server: Server) -> str:
-    """The name of a tiny DPT in the server's models/depth_estimation."""
-    complete_torchvision()
-    from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
-
-    folder = server.models / "depth_estimation" / "tiny-dpt"
-    torch.manual_seed(0)
-    config = DPTConfig(
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=48,
-        image_size=64,
-        backbone_out_indices=[0, 1, 2, 3],
-        neck_hidden_sizes=[8, 8, 16, 16],
-        fusion_hidden_size=16,
-    )
-    DPTForDepthEstimation(config).save_pretrained(folder)
-    DPTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
-    return "tiny-dpt"
-
-
 def node(class_type: str, **inputs: object) -> dict[str, object]:
     return {"class_type": class_type, "inputs": inputs}
 
@@ -100,19 +76,6 @@ def split(image: str, *, mask: list[object] | None = None, **changes: object) ->
         "5": node("MaskToImage", mask=["2", 2]),
         "6": node("SaveImage", images=["5", 0], filename_prefix="mask"),
     }
-
-
-def depth(estimator: str, version: str, *, masked: bool = False, image: str = "disc.png") -> dict[str, dict]:
-    """LoadImage -> Depth Map -> a saved picture."""
-    mask = {"mask": ["1", 1]} if masked else {}
-    return {
-        "1": node("LoadImage", image=image),
-        "2": node(
-            "CnC_DepthMap", image=["1", 0], estimator=estimator, version=version, preprocessing="model",
-            clip_percent=0.0, invert=False, **mask,
-        ),
-        "3": node("SaveImage", images=["2", 0], filename_prefix="depth"),
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize("node_id", TABLE)
@@ -172,29 +135,6 @@ def test_a_picture_of_64_by_64_ends_too(pictures: Server) -> None:
     run = pictures.run(split("small.png", mask=["1", 1], dilation=0))
     np.testing.assert_array_equal(shown(run, "4")[0], scene()[16:80, 30:94])
     assert not shown(run, "3").any()
-
-
-@pytest.mark.parametrize("estimator", ["mini", "tiny-dpt"])
-def test_depth_has_the_pictures_size_and_full_range(pictures: Server, depth_model: str, estimator: str) -> None:
-    assert depth_model in pictures.object_info()["CnC_DepthMap"]["input"]["required"]["estimator"][1]["options"]
-    whole = shown(pictures.run(depth(estimator, "v1")), "3")
-    assert whole.shape == (1, HEIGHT, WIDTH, 3)
-    assert whole.min() == 0 and whole.max() == 255
-    masked = shown(pictures.run(depth(estimator, "v3", masked=True)), "3")
-    assert np.abs(masked.astype(int) - np.where(disc()[..., None], whole, 0)).max() <= 1
-
-
-def test_a_version_that_needs_a_mask_tells_the_user(pictures: Server) -> None:
-    for image, masked in (("disc.png", False), ("scene.png", True)):
-        error = pictures.run(depth("mini", "v2", masked=masked, image=image)).error
-        assert error is not None and "v2" in error and "no mask" in error
-
-
-def test_an_unknown_estimator_is_refused_with_what_there_is(pictures: Server, depth_model: str) -> None:
-    error = pictures.run(depth("../../secret", "v1")).error
-    assert error is not None
-    # Newer hosts check the value against the list before anything runs.
-    assert "not in list" in error.lower() or f"mini, {depth_model}" in error
 
 
 def test_batches(pictures: Server) -> None:

@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from devtools.launch import complete_torchvision
 from devtools.server import Run, Server
 
 from ..core.golden import golden, made_state, relative_error
+from ..perception.models import make_dpt
 
 LATENT_FACTOR = 0.18215
 FIRST_SIGMA = 7.371844291687012
@@ -34,7 +34,7 @@ def golden_server(comfy: Path) -> Iterator[Server]:
     server = Server(comfy)
     shutil.copytree(Path(__file__).with_name("golden_pack"), server.base / "custom_nodes" / "golden_pack")
     save_golden(server.models)
-    save_tiny_depth_model(server.models / "depth_estimation" / "tiny")
+    make_dpt(server.models / "depth_estimation" / "tiny")
     with server as running:
         yield running
 
@@ -65,25 +65,6 @@ def save_golden(models: Path) -> None:
     save_file(local, models / "cnc" / "local_only.safetensors", metadata=config)
     save_file(global_, models / "cnc" / "global_only.safetensors", metadata=config)
     save_file({"control_model.input_hint_block.0.weight": torch.zeros(1)}, models / "cnc" / "canny.safetensors")
-
-
-def save_tiny_depth_model(folder: Path) -> None:
-    complete_torchvision()
-    from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
-
-    torch.manual_seed(0)
-    config = DPTConfig(
-        hidden_size=16,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=32,
-        backbone_out_indices=[0, 1, 2, 3],
-        neck_hidden_sizes=[8, 8, 8, 8],
-        fusion_hidden_size=8,
-    )
-    DPTForDepthEstimation(config).save_pretrained(folder)
-    DPTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
 
 
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:
