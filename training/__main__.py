@@ -5,22 +5,29 @@ from __future__ import annotations
 import argparse
 
 from cnc_core import CheckpointError
+from cnc_core.perception import PerceptionError
 
-from .config import ConfigError
+from .config import ConfigError, Parser
 from .evaluate import order, parts
 from .files import FolderInUse
 from .mini import command
+from .prepare import EncoderError, SourceError, TooManyBroken
+from .prepare import command as prepare
 from .prepared import PreparedError
 from .weights import command as weights
 
-EXPECTED = (CheckpointError, ConfigError, FolderInUse, PreparedError, OSError)
+EXPECTED = (
+    CheckpointError, ConfigError, EncoderError, FolderInUse, PerceptionError, PreparedError, SourceError, TooManyBroken,
+    OSError,
+)  # fmt: skip
 """Errors whose text says all that a user needs."""
 
 
 def main() -> None:
     """Parse and run."""
-    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser: argparse.ArgumentParser = Parser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    prepare.add_commands(commands)
     mini = commands.add_parser("mini", help="make CnC-Mini")
     command.add_arguments(mini)
     mini.set_defaults(run=command.main)

@@ -15,7 +15,18 @@ import pytest
 import torch
 
 from training.files import FolderInUse, only_run_in
-from training.prepared import Manifest, PreparedError, PreparedSet, Sample, SetWriter, Skip, array_specs, to_float
+from training.prepared import (
+    Manifest,
+    PreparedError,
+    PreparedSet,
+    Sample,
+    SetWriter,
+    Skip,
+    array_specs,
+    damaged_shards,
+    drop_shards,
+    to_float,
+)
 
 SPECS = array_specs((4, 6), 5, text_dim=3, captions=2, deviation=True, source_depth=True)
 NAMES = [f"{number:02d}/picture.a" for number in range(7)]
@@ -25,6 +36,7 @@ def made_up(name: str) -> Sample:
     rng = np.random.default_rng(list(name.encode()))
     arrays = {n: rng.integers(0, 250, spec.shape).astype(spec.dtype) for n, spec in SPECS.items()}
     arrays["caption_count"] = np.array(2, np.uint8)
+    arrays["mask"] = (arrays["mask"] > 99).astype(np.uint8) * 255
     arrays["fg_depth"] = rng.integers(0, 65536, SPECS["fg_depth"].shape).astype(np.uint16)
     return Sample(
         name, (f"of {name}", 'colon: tab\t line\n "quoted" \u5c71'), arrays, {"source.png": b"PNG " + name.encode()}
@@ -124,6 +136,29 @@ def test_a_flipped_byte_is_caught_on_first_use_and_by_verify(folder: Path) -> No
     with pytest.raises(PreparedError, match=r"000001\.safetensors has changed"):
         read.verify()
     PreparedSet(folder, verify=False).batch([3])
+
+
+def test_a_damaged_shard_is_taken_out_and_written_again(folder: Path) -> None:
+    before = PreparedSet(folder).manifest
+    path = folder / "000001.tar"
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    wrong = damaged_shards(folder)
+    assert list(wrong) == [1] and "000001.tar has changed" in wrong[1]
+    drop_shards(folder, wrong)
+    writer = SetWriter(folder, before)
+    assert writer.missing() == [1]
+    writer.write(1, [made_up(name) for name in NAMES[3:6]])
+    assert writer.finish() == before
+    PreparedSet(folder).verify()
+
+
+def test_values_that_cannot_be_are_found(tmp_path: Path) -> None:
+    writer = SetWriter(tmp_path, Manifest((32, 48), (4, 6), SPECS, items=2, shard_size=1))
+    for number, name in enumerate("ab"):
+        sample = made_up(name)
+        sample.arrays["latents"][0, 0, 0] = np.nan if name == "b" else 0
+        writer.write(number, [sample])
+    assert damaged_shards(tmp_path) == {1: "latents has values that are not numbers"}
 
 
 def test_a_missing_or_shortened_file_is_caught_on_opening(folder: Path) -> None:

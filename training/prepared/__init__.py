@@ -26,6 +26,7 @@ has one empty caption. The manifest's `content` is a hash of all samples that de
 
 from .manifest import ArraySpec, Manifest, PreparedError, ShardEntry, Skip, read_manifest
 from .reader import PreparedSet, to_float
+from .verify import damaged_shards, drop_shards
 from .writer import DEPTH_MAX, MASK_MAX, Sample, SetWriter, array_specs
 
 __all__ = [
@@ -40,6 +41,8 @@ __all__ = [
     "ShardEntry",
     "Skip",
     "array_specs",
+    "damaged_shards",
+    "drop_shards",
     "read_manifest",
     "to_float",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import bisect
 import json
-from collections.abc import Mapping, Sequence
+import tarfile
+from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..files import file_hash
 from .manifest import PreparedError, ShardEntry, read_manifest
+from .verify import AGAIN, check_hash, check_size, damaged_shards
 from .writer import DEPTH_MAX, MASK_MAX
 
 _FULL_SCALE = {torch.uint16: DEPTH_MAX, torch.uint8: MASK_MAX}
@@ -56,8 +57,8 @@ class PreparedSet:
         self._arrays: dict[int, dict[str, Tensor]] = {}
         self._texts: dict[int, dict[str, list[Any]]] = {}
         for shard in self._shards:
-            for name, facts in shard.files.items():
-                self._check_size(name, facts["bytes"])
+            for name in shard.files:
+                check_size(self.folder, shard, name)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -70,18 +71,30 @@ class PreparedSet:
         """Without what is mapped: another process maps it again."""
         return {**self.__dict__, "_arrays": {}, "_texts": {}}
 
-    def batch(self, indices: Sequence[int], *, raw: bool = False) -> dict[str, Tensor]:
+    def batch(
+        self,
+        indices: Sequence[int],
+        *,
+        raw: bool = False,
+        names: Collection[str] | None = None,
+        captions: Sequence[int] | None = None,
+    ) -> dict[str, Tensor]:
         """The arrays of these samples by name, (B, ...) each, as `to_float` gives them.
 
-        raw: as they are stored instead, which is half the bytes. Raises IndexError for an index out of range.
+        raw: as they are stored instead, which is half the bytes. names: only these arrays. captions: of each sample
+        the states of this caption alone, so that text is (B, 77, C). Raises IndexError for an index out of range.
         """
         places = [self._place(index) for index in indices]
         sources = [self._mapped(shard) for shard, _ in places]
         out = {}
         for name, spec in self.manifest.arrays.items():
-            rows = torch.empty((len(places), *spec.shape), dtype=getattr(torch, spec.dtype))
-            for row, arrays, (_, place) in zip(rows, sources, places, strict=True):
-                row.copy_(arrays[name][place])
+            if names is not None and name not in names:
+                continue
+            chosen = captions if name == "text" else None
+            shape = spec.shape if chosen is None else spec.shape[1:]
+            rows = torch.empty((len(places), *shape), dtype=getattr(torch, spec.dtype))
+            for number, (row, arrays, (_, place)) in enumerate(zip(rows, sources, places, strict=True)):
+                row.copy_(arrays[name][place] if chosen is None else arrays[name][place, chosen[number]])
             out[name] = rows
         return out if raw else to_float(out)
 
@@ -96,25 +109,12 @@ class PreparedSet:
         return str(self._text(shard)["ids"][row])
 
     def verify(self) -> None:
-        """Read every file and compare its checksum. Raises PreparedError with all that is wrong."""
-        wrong = []
-        ids: set[str] = set()
-        for number, shard in enumerate(self._shards):
-            try:
-                for name in shard.files:
-                    self._check_hash(shard, name)
-                ids.update(self._text(number)["ids"])
-            except PreparedError as error:
-                wrong.append(str(error))
-        if not wrong and len(ids) != len(self):
-            wrong.append(f"{self.folder} has {len(self)} samples, but {len(ids)} ids")
-        if wrong:
-            raise PreparedError("\n".join(wrong))
+        """Read every file and compare its checksum and values. Raises PreparedError with all that is wrong."""
+        if wrong := damaged_shards(self.folder):
+            raise PreparedError("\n".join(wrong.values()))
 
     def pictures(self, index: int) -> dict[str, bytes]:
         """A sample's files from the shard's tar, by ending ("source.png"); none where there is no tar."""
-        import tarfile
-
         shard, row = self._place(index)
         path = self.folder / f"{self._shards[shard].name}.tar"
         if path.name not in self._shards[shard].files:
@@ -140,7 +140,7 @@ class PreparedSet:
             shard = self._shards[number]
             name = f"{shard.name}.safetensors"
             if self._check_on_use:
-                self._check_hash(shard, name)
+                check_hash(self.folder, shard, name)
             self._arrays[number] = self._opened(shard, name)
         return self._arrays[number]
 
@@ -149,11 +149,11 @@ class PreparedSet:
             with safe_open(self.folder / name, framework="pt") as file:
                 arrays = {array: file.get_tensor(array) for array in self.manifest.arrays}
         except (SafetensorError, OSError) as error:
-            raise PreparedError(f"{self.folder / name} cannot be read: {error}; {_AGAIN}") from error
+            raise PreparedError(f"{self.folder / name} cannot be read: {error}; {AGAIN}") from error
         for array, spec in self.manifest.arrays.items():
             expected = (getattr(torch, spec.dtype), (shard.samples, *spec.shape))
             if (arrays[array].dtype, tuple(arrays[array].shape)) != expected:
-                raise PreparedError(f"{array} in {self.folder / name} is not {expected[0]} {expected[1]}; {_AGAIN}")
+                raise PreparedError(f"{array} in {self.folder / name} is not {expected[0]} {expected[1]}; {AGAIN}")
         return arrays
 
     def _text(self, number: int) -> dict[str, list[Any]]:
@@ -161,24 +161,6 @@ class PreparedSet:
             shard = self._shards[number]
             name = f"{shard.name}.json"
             if self._check_on_use:
-                self._check_hash(shard, name)
+                check_hash(self.folder, shard, name)
             self._texts[number] = json.loads((self.folder / name).read_text(encoding="utf-8"))
         return self._texts[number]
-
-    def _check_size(self, name: str, expected: int) -> None:
-        path = self.folder / name
-        size = path.stat().st_size if path.exists() else None
-        if size != expected:
-            found = "is missing" if size is None else f"has {size} bytes"
-            raise PreparedError(f"{path} {found}, its manifest says {expected} bytes; {_AGAIN}")
-
-    def _check_hash(self, shard: ShardEntry, name: str) -> None:
-        facts = shard.files[name]
-        self._check_size(name, facts["bytes"])
-        if file_hash(self.folder / name) != facts["sha256"]:
-            raise PreparedError(
-                f"{self.folder / name} has changed since it was written: its checksum differs; {_AGAIN}"
-            )
-
-
-_AGAIN = "copy the set again, or `check --repair` it and run its `prepare` command again"
