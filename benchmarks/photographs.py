@@ -90,6 +90,15 @@ MATE = _debian(
 )
 
 
+_SUBJECTS = frozenset(
+    {
+        "Aqua", "ColdRipple", "ColorfulCups", "EveningGlow", "FallenLeaf", "FreshFlower", "Garden", "Kite", "LadyBird",
+        "OneStandsOut", "TwoWings", "YellowFlower",
+    }
+)  # fmt: skip
+"""Photographs of something: a splash, a pier, cups, boats, a leaf, flowers, a kite, an insect, one plant, seeds."""
+
+
 def cut_outs() -> list[CutOut]:
     """All photo-like stamps of at least SMALLEST pixels, by path; see DRAWN. None is left out by hand."""
     folder = "usr/share/tuxpaint/stamps"
@@ -123,6 +132,13 @@ def backgrounds() -> list[Path]:
         *_unpacked(PLASMA, lambda path: path.as_posix() in plasma),
         *_unpacked(MATE, lambda path: path.match("usr/share/backgrounds/mate/nature/*.jpg")),
     ]
+
+
+def scenery() -> list[Path]:
+    """The backgrounds in which, to the eye, nothing stands out: what a salient object may stand before, and what an
+    inpainted I_b is meant to be. Judged by looking at the photographs alone; see _SUBJECTS.
+    """
+    return [path for path in backgrounds() if not _SUBJECTS & {path.stem, *path.parts}]
 
 
 def subjects() -> list[Path]:
