@@ -19,8 +19,9 @@ def inpainter_input() -> io.Combo.Input:
     return io.Combo.Input(
         "inpainter",
         options=estimator_names("inpainting"),
-        tooltip="What fills the hole. telea and navier-stokes are OpenCV's: quick, with no model, and smooth. "
-        "For large objects connect a background from any inpainting model instead.",
+        tooltip="What fills the hole. telea and navier-stokes are OpenCV's: quick, with no model, and smooth. For "
+        "photographs put LaMa (big-lama.pt) or MI-GAN (migan_pipeline_v2.onnx) into models/inpaint and it is listed "
+        "here; or connect a background from any inpainting model, such as the pack's blueprint with Stable Diffusion.",
     )
 
 

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from functools import partial
+
+import torch
+from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..cnc_core.triplet import cut_out
+from ..cnc_core.perception import inpaint
+from ..cnc_core.triplet import make_triplet
 from .host.expansion import HIDDEN, GraphBuilder, links
+from .host.perception import each
+from .host.perception import inpainter as hosted_inpainter
 from .host.pictures import optional_mask, pair, picture
 from .host.schema import schema
 from .inpaint import dilation_input, inpainter_input
 from .masks import LAYERS, saliency_input, threshold_input
 
+_UNUSED = {"saliency": "mini", "threshold": 0.5}
+"""What the inputs that a mask makes meaningless are set to."""
+
 
 class SplitLayers(io.ComfyNode):
     """Foreground, background and mask of one picture.
 
-    Without a mask it expands into Salient Mask and itself with that mask; with one, into Inpaint Background.
+    Without a mask it expands into Salient Mask and itself with that mask. With one it makes the triplet; saliency
+    and threshold mean nothing then, and where they are not at `_UNUSED` it expands into itself with these, so that
+    the host finds the triplet again when only they have changed.
     """
 
     @classmethod
@@ -67,37 +78,41 @@ class SplitLayers(io.ComfyNode):
         dilation: int,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
-        graph = GraphBuilder()
         linked = links(cls)
         mask = optional_mask(mask, picture(image))
-        if mask is None:
-            found = graph.node(
-                "CnC_SalientMask",
-                image=linked["image"],
-                estimator=saliency,
-                threshold=threshold,
-                grow=0,
-                feather=0,
-            )
+        unused = {"saliency": saliency, "threshold": threshold}
+        if mask is None or unused != _UNUSED:
+            graph = GraphBuilder()
+            mask_link = linked.get("mask")
+            if mask is None:
+                salient = graph.node(
+                    "CnC_SalientMask",
+                    image=linked["image"],
+                    estimator=saliency,
+                    threshold=threshold,
+                    grow=0,
+                    feather=0,
+                )
+                mask_link = salient.out(0)
             split = graph.node(
                 "CnC_SplitLayers",
                 image=linked["image"],
-                saliency=saliency,
                 inpainter=inpainter,
-                threshold=threshold,
                 dilation=dilation,
-                mask=found.out(0),
+                mask=mask_link,
+                **_UNUSED,
             )
             return io.NodeOutput(split.out(0), split.out(1), split.out(2), expand=graph.finalize())
-        background = graph.node(
-            "CnC_InpaintBackground",
-            image=linked["image"],
-            mask=linked["mask"],
-            inpainter=inpainter,
-            dilation=dilation,
-        )
         image, mask = pair(image, mask)
-        return io.NodeOutput(cut_out(image, mask), background.out(0), mask, expand=graph.finalize())
+        hosted = hosted_inpainter(inpainter)
+        fill = partial(inpaint, hosted.estimator, dilation=dilation, run=hosted.run)
+        triplets = [
+            make_triplet(image[index : index + 1], mask[index : index + 1], fill) for index in each(image.shape[0])
+        ]
+        foreground = torch.cat([triplet.foreground for triplet in triplets])
+        background = torch.cat([triplet.background for triplet in triplets])
+        shown = ui.PreviewImage(torch.cat((foreground, background)), cls=cls)
+        return io.NodeOutput(foreground, background, mask.contiguous(), ui=shown)
 
 
 NODES: list[type[io.ComfyNode]] = [SplitLayers]

@@ -52,10 +52,11 @@ class MIGAN:
         """
         stacked = stack(image, hole, max_side=self.max_side)
         margin = _BLUR + math.ceil(max(stacked.shape[2:]) / _NETWORK_SIDE)
-        stacked[:, 3] = F.max_pool2d(stacked[:, 3], 2 * margin + 1, stride=1, padding=margin)
+        for brush, padding in (((2 * margin + 1, 1), (margin, 0)), ((1, 2 * margin + 1), (0, margin))):
+            stacked[:, 3] = F.max_pool2d(stacked[:, 3], brush, stride=1, padding=padding)
         height, width = stacked.shape[2:]
-        padding = (0, max(0, _SMALLEST - width), 0, max(0, _SMALLEST - height))
-        return F.pad(stacked, padding, mode="replicate")
+        missing = (0, max(0, _SMALLEST - width), 0, max(0, _SMALLEST - height))
+        return F.pad(stacked, missing, mode="replicate")
 
     def finish(self, output: Tensor, height: int, width: int) -> Tensor:
         """(B, 3, h, w) in [0, 255] to (B, height, width, 3)."""

@@ -1,0 +1,137 @@
+"""A cut-out set onto another picture: moved, scaled, turned and flipped, its mask with it."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .pictures import check_image, check_mask
+
+Flip = Literal["none", "horizontal", "vertical"]
+
+FLIPS: tuple[Flip, ...] = ("none", "horizontal", "vertical")
+
+_ROUNDING = 1e-9
+"""Coverage that only the rounding of coordinates makes, beside an object that lies on whole pixels."""
+
+
+def place(
+    background: Tensor,
+    foreground: Tensor,
+    mask: Tensor,
+    *,
+    x: float = 0.5,
+    y: float = 0.5,
+    scale: float = 1.0,
+    rotation: float = 0.0,
+    flip: Flip = "none",
+) -> tuple[Tensor, Tensor]:
+    """Set the masked object onto the background: the composed picture (B, H, W, 3) and its mask (B, H, W).
+
+    background: (B or 1, H, W, 3) in [0, 1]. foreground: (B or 1, h, w, 3) in [0, 1], the object's own picture.
+    mask: (B or 1, h, w) in [0, 1], may be soft; the box around all above 0.5 is what is placed, so that the
+    object's own place in its picture does not matter.
+    x, y: where that box's centre goes, in fractions of the background: (0.5, 0.5) is the middle. scale: 1
+    gives the object the share of the picture's height that it has of its own. rotation: degrees, clockwise,
+    around that centre, after the flip.
+
+    The colours are sampled once, times the mask, so that nothing of what surrounds the object is mixed in,
+    and averaged over each pixel, so that what shrinks does not flicker. What falls outside is cut off; an
+    object wholly outside leaves the background as it is, with an empty mask.
+
+    Raises ValueError for shapes that do not go together, a mask with nothing above 0.5, an unknown flip, and
+    numbers that are not finite or a scale of 0 or less.
+    """
+    check_image(background)
+    check_image(foreground)
+    check_mask(mask)
+    if mask.shape[1:] != foreground.shape[1:3]:
+        raise ValueError(
+            f"the mask must be (B, h, w) for the foreground's (B, h, w, 3); "
+            f"got {tuple(mask.shape)} for {tuple(foreground.shape)}"
+        )
+    counts = {"backgrounds": len(background), "foregrounds": len(foreground), "masks": len(mask)}
+    batch = max(counts.values())
+    if not set(counts.values()) <= {1, batch}:
+        listed = ", ".join(f"{count} {what}" for what, count in counts.items())
+        raise ValueError(f"{listed} do not go together: give one for all, or one for each")
+    if flip not in FLIPS:
+        raise ValueError(f"flip is one of {', '.join(FLIPS)}; got {flip!r}")
+    if not all(map(math.isfinite, (x, y, scale, rotation))) or scale <= 0:
+        raise ValueError(
+            f"x, y, scale and rotation are finite numbers, and scale is above 0; "
+            f"got {x:g}, {y:g}, {scale:g}, {rotation:g}"
+        )
+    height, width = background.shape[1:3]
+    factor = scale * height / foreground.shape[1]
+    turn = _matrix(rotation, flip)  # of directions in the foreground to directions in the background
+    image = background.repeat(batch // len(background), 1, 1, 1)
+    coverage = image.new_zeros(image.shape[:3])
+    layers = zip(foreground.expand(batch, -1, -1, -1), mask.expand(batch, -1, -1), image, coverage, strict=True)
+    for colours, inside, composed, covered in layers:
+        _place_one(composed, covered, colours, inside, (x * width, y * height), factor * turn, factor)
+    return image, coverage
+
+
+def _place_one(
+    composed: Tensor,
+    covered: Tensor,
+    colours: Tensor,
+    mask: Tensor,
+    target: tuple[float, float],
+    matrix: Tensor,
+    factor: float,
+) -> None:
+    """Place one object, in place of what is in composed (H, W, 3) and covered (H, W)."""
+    left, top, right, bottom = _box(mask > 0.5)
+    centre = torch.tensor([(left + right) / 2, (top + bottom) / 2], dtype=torch.float64)
+    goal = torch.tensor(target, dtype=torch.float64)
+
+    left, top, right, bottom = _box(mask > 0)  # with its soft rim
+    corners = torch.tensor([(u, v) for u in (left, right) for v in (top, bottom)], dtype=torch.float64)
+    reached = (corners - centre) @ matrix.T + goal
+    rim = factor / 2 + 1  # interpolation reaches half a pixel of the cut-out further
+    low, high = reached.amin(0) - rim, reached.amax(0) + rim
+    columns = range(max(0, math.floor(low[0])), min(composed.shape[1], math.ceil(high[0])))
+    rows = range(max(0, math.floor(low[1])), min(composed.shape[0], math.ceil(high[1])))
+    if not columns or not rows:
+        return
+
+    inside = mask[top:bottom, left:right].double()
+    layer = torch.cat((colours[top:bottom, left:right].double() * inside[..., None], inside[..., None]), dim=-1)
+    fine = math.ceil(1 / factor)  # samples a pixel in each direction: no pixel of the cut-out is skipped
+    across, down = (
+        (torch.arange(len(line) * fine, dtype=torch.float64) + 0.5) / fine + line.start for line in (columns, rows)
+    )
+    wanted = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1)  # (rows, columns, 2)
+    source = (wanted - goal) @ torch.linalg.inv(matrix).T + centre
+    origin, extent = source.new_tensor([left, top]), source.new_tensor([right - left, bottom - top])
+    grid = (2 * (source - origin) / extent - 1).to(layer.device)
+    sampled = F.grid_sample(layer.movedim(-1, 0)[None], grid[None], mode="bilinear", align_corners=False)
+    sampled = F.avg_pool2d(sampled, fine)[0].movedim(0, -1).to(composed.device)
+
+    window = (slice(rows.start, rows.stop), slice(columns.start, columns.stop))
+    alpha = sampled[..., 3].clamp(0.0, 1.0)
+    alpha = alpha.where(alpha > _ROUNDING, 0.0)
+    composed[window] = (sampled[..., :3] + composed[window] * (1 - alpha[..., None])).to(composed)
+    covered[window] = alpha.to(covered)
+
+
+def _box(inside: Tensor) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what is true in (H, W); right and bottom are one beyond."""
+    columns, rows = (inside.any(dim=dim).nonzero()[:, 0].tolist() for dim in (0, 1))
+    if not rows:
+        raise ValueError("the mask has nothing above 0.5: there is no object to place")
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+
+
+def _matrix(rotation: float, flip: Flip) -> Tensor:
+    """(2, 2): flip, then turn clockwise where y goes down."""
+    cos, sin = math.cos(math.radians(rotation)), math.sin(math.radians(rotation))
+    turned = torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
+    mirror = [-1.0 if flip == "horizontal" else 1.0, -1.0 if flip == "vertical" else 1.0]
+    return turned @ torch.diag(torch.tensor(mirror, dtype=torch.float64))

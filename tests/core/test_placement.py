@@ -1,0 +1,165 @@
+"""A cut-out on another picture: laws of the placement, and an independent reference in float64."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cnc_core.placement import place
+
+
+def picture(height: int, width: int, seed: int = 0, batch: int = 1) -> Tensor:
+    return torch.rand(batch, height, width, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def rectangle(height: int, width: int, box: tuple[int, int, int, int]) -> Tensor:
+    """(1, H, W) of zeros with ones from left, top to right, bottom."""
+    left, top, right, bottom = box
+    mask = torch.zeros(1, height, width)
+    mask[:, top:bottom, left:right] = 1
+    return mask
+
+
+def pasted(background: Tensor, patch: Tensor, left: int, top: int) -> Tensor:
+    expected = background.clone()
+    expected[:, top : top + patch.shape[1], left : left + patch.shape[2]] = patch
+    return expected
+
+
+def test_in_its_own_place_it_comes_back_to_the_bit() -> None:
+    foreground, background = picture(37, 53), picture(37, 53, seed=1)
+    mask = torch.rand(1, 37, 53, generator=torch.Generator().manual_seed(2))
+    mask[:, :, :5] = 0
+    mask[:, 3, 7] = mask[:, 30, 44] = 1
+    rows, columns = (mask[0] > 0.5).any(1).nonzero(), (mask[0] > 0.5).any(0).nonzero()
+    x = (columns[0].item() + columns[-1].item() + 1) / 2 / 53
+    y = (rows[0].item() + rows[-1].item() + 1) / 2 / 37
+    image, placed = place(background, foreground, mask, x=x, y=y)
+    assert torch.equal(placed, mask)
+    assert torch.equal(image[mask == 0], background[mask == 0])
+    assert torch.equal(image[mask == 1], foreground[mask == 1])
+    expected = foreground * mask[..., None] + background * (1 - mask[..., None])
+    assert torch.allclose(image, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "moved"),
+    [
+        ({}, lambda patch: patch),
+        ({"flip": "horizontal"}, lambda patch: patch.flip(2)),
+        ({"flip": "vertical"}, lambda patch: patch.flip(1)),
+        ({"rotation": 90.0}, lambda patch: patch.rot90(-1, (1, 2))),
+        ({"rotation": -180.0}, lambda patch: patch.rot90(2, (1, 2))),
+        ({"rotation": 90.0, "flip": "horizontal"}, lambda patch: patch.flip(2).rot90(-1, (1, 2))),
+    ],
+)
+def test_turns_and_flips_are_around_the_objects_own_middle(change: dict[str, Any], moved: Any) -> None:
+    foreground, background = picture(40, 40), picture(40, 60, seed=1)
+    mask = rectangle(40, 40, (2, 3, 14, 23))
+    image, placed = place(background, foreground, mask, x=0.5, y=0.5, **change)
+    patch = moved(foreground[:, 3:23, 2:14])
+    left, top = 30 - patch.shape[2] // 2, 20 - patch.shape[1] // 2
+    assert torch.allclose(image, pasted(background, patch, left, top), atol=1e-6)
+    assert torch.equal(placed.round(), rectangle(40, 60, (left, top, left + patch.shape[2], top + patch.shape[1])))
+
+
+def test_scale_1_keeps_the_objects_share_of_the_height_and_shrinking_averages() -> None:
+    """An object half as high as its picture of 120 is half as high on one of 40: each pixel is the mean of 9."""
+    foreground, background = picture(120, 90), picture(40, 100, seed=1)
+    mask = rectangle(120, 90, (6, 3, 36, 63))
+    image, placed = place(background, foreground, mask, x=0.25, y=0.5)
+    patch = foreground[:, 3:63, 6:36].reshape(1, 20, 3, 10, 3, 3).mean((2, 4))
+    assert torch.allclose(image, pasted(background, patch, 20, 10), atol=1e-6)
+    assert torch.allclose(placed, rectangle(40, 100, (20, 10, 30, 30)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scale", "rotation", "flip"), [(1.0, 30.0, "none"), (2.3, -77.0, "horizontal"), (0.4, 200.0, "vertical")]
+)
+def test_any_placement_is_the_formula(scale: float, rotation: float, flip: str) -> None:
+    foreground, background = picture(30, 26, seed=3), picture(24, 31, seed=4)
+    mask = torch.rand(1, 30, 26, generator=torch.Generator().manual_seed(5))
+    image, placed = place(background, foreground, mask, x=0.45, y=0.6, scale=scale, rotation=rotation, flip=flip)
+
+    layer = np.zeros((32, 28, 4))  # premultiplied, with a rim of nothing
+    layer[1:-1, 1:-1, 3] = mask[0]
+    layer[1:-1, 1:-1, :3] = foreground[0].double() * mask[0, ..., None]
+    on = np.argwhere(mask[0].numpy() > 0.5)
+    middle_y, middle_x = (on.min(0) + on.max(0) + 1) / 2
+    factor, angle = scale * 24 / 30, math.radians(rotation)
+    fine = math.ceil(1 / factor)
+    for row in range(24):
+        for column in range(31):
+            total = np.zeros(4)
+            for index in range(fine * fine):
+                dx = column + (index % fine + 0.5) / fine - 0.45 * 31
+                dy = row + (index // fine + 0.5) / fine - 0.6 * 24
+                u = (math.cos(angle) * dx + math.sin(angle) * dy) / factor
+                v = (-math.sin(angle) * dx + math.cos(angle) * dy) / factor
+                u, v = (-u if flip == "horizontal" else u), (-v if flip == "vertical" else v)
+                u, v = u + middle_x + 0.5, v + middle_y + 0.5  # in pixel indices of the layer with its rim
+                left, top = math.floor(u), math.floor(v)
+                for tap_y, tap_x in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
+                    if 0 <= tap_y < 32 and 0 <= tap_x < 28:
+                        total += (1 - abs(v - tap_y)) * (1 - abs(u - tap_x)) * layer[tap_y, tap_x]
+            total /= fine * fine
+            expected = total[:3] + (1 - total[3]) * background[0, row, column].double().numpy()
+            np.testing.assert_allclose(image[0, row, column].numpy(), expected, atol=1e-5)
+            np.testing.assert_allclose(placed[0, row, column].item(), total[3], atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.15, 0.5, 0.85])
+def test_no_dark_rim(scale: float) -> None:
+    """White on white stays white, whatever is beside the object in its own picture."""
+    mask = rectangle(50, 50, (10, 10, 40, 35))
+    foreground = mask[..., None].expand(-1, -1, -1, 3).contiguous()
+    image, placed = place(torch.ones(1, 120, 120, 3), foreground, mask, scale=scale, rotation=33)
+    assert torch.allclose(image, torch.ones_like(image), atol=1e-6)
+    assert placed.sum().item() == pytest.approx(30 * 25 * (scale * 120 / 50) ** 2, rel=0.02)
+
+
+def test_what_is_outside_is_cut_off() -> None:
+    foreground, background = picture(20, 20), picture(20, 20, seed=1)
+    mask = rectangle(20, 20, (4, 4, 14, 14))
+    image, placed = place(background, foreground, mask, x=0.0, y=1.0)
+    assert torch.allclose(image[:, 15:, :5], foreground[:, 4:9, 9:14], atol=1e-6)
+    assert torch.equal(placed.round(), rectangle(20, 20, (0, 15, 5, 20)))
+    image, placed = place(background, foreground, mask, x=3.0)
+    assert torch.equal(image, background) and not placed.any()
+
+
+def test_one_serves_many() -> None:
+    backgrounds, foregrounds = picture(20, 30, seed=1, batch=3), picture(16, 16, batch=3)
+    mask = rectangle(16, 16, (2, 3, 9, 12))
+    single = [place(backgrounds[i : i + 1], foregrounds[:1], mask, rotation=20) for i in range(3)]
+    image, placed = place(backgrounds, foregrounds[:1], mask, rotation=20)
+    assert torch.equal(image, torch.cat([one for one, _ in single]))
+    assert torch.equal(placed, torch.cat([one for _, one in single]))
+    untouched = backgrounds.clone()
+    image, placed = place(backgrounds[:1], foregrounds, mask.expand(3, -1, -1))
+    assert image.shape == (3, 20, 30, 3) and placed.shape == (3, 20, 30)
+    assert torch.equal(backgrounds, untouched)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mask": torch.zeros(1, 9, 8)}, "nothing above 0.5"),
+        ({"mask": torch.ones(1, 8, 9)}, r"\(1, 8, 9\) for \(1, 9, 8, 3\)"),
+        ({"mask": torch.ones(3, 9, 8), "background": torch.rand(2, 5, 5, 3)}, "2 backgrounds, 1 foregrounds, 3 masks"),
+        ({"background": torch.rand(1, 5, 5, 4)}, r"\(1, 5, 5, 4\)"),
+        ({"foreground": torch.full((1, 9, 8, 3), float("nan"))}, "216 values"),
+        ({"scale": 0.0}, "scale is above 0"),
+        ({"x": float("inf")}, "finite"),
+        ({"flip": "both"}, "none, horizontal, vertical; got 'both'"),
+    ],
+)
+def test_bad_input_is_named(change: dict[str, Any], message: str) -> None:
+    given = {"background": torch.rand(1, 5, 5, 3), "foreground": torch.rand(1, 9, 8, 3), "mask": torch.ones(1, 9, 8)}
+    with pytest.raises(ValueError, match=message):
+        place(**{**given, **change})
