@@ -14,11 +14,13 @@ from .mini import command
 from .prepare import EncoderError, SourceError, TooManyBroken
 from .prepare import command as prepare
 from .prepared import PreparedError
+from .train import TrainingStopped
+from .train import command as train
 from .weights import command as weights
 
 EXPECTED = (
     CheckpointError, ConfigError, EncoderError, FolderInUse, PerceptionError, PreparedError, SourceError, TooManyBroken,
-    OSError,
+    TrainingStopped, OSError,
 )  # fmt: skip
 """Errors whose text says all that a user needs."""
 
@@ -39,6 +41,9 @@ def main() -> None:
     parts.add_arguments(smaller)
     smaller.set_defaults(run=parts.main)
     weights.add_commands(commands)
+    training = commands.add_parser("train", help="train a stage: local, global or joint")
+    train.add_arguments(training)
+    training.set_defaults(run=train.main)
     arguments = parser.parse_args()
     try:
         arguments.run(arguments)

@@ -54,7 +54,7 @@ class LatentEncoder:
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) in [0, 1] to the posterior's mean and deviation, (B, 4, H/8, W/8) each, float32 on the CPU."""
-        mean, deviation = self._encode(pictures.to(self.device, self.dtype))
+        mean, deviation = self._encode(pictures.to(self.device, self.dtype).contiguous())
         return mean.float().cpu(), deviation.float().cpu()
 
 
@@ -64,7 +64,9 @@ class LatentDecoder:
     def __init__(self, name: str, device: str, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
         if name == MINI:
-            self._decode = _mini_network(Autoencoder(), "autoencoder.safetensors").taesd_decoder.to(device, dtype)
+            self._decode: Callable[[Tensor], Tensor] = _mini_network(
+                Autoencoder(), "autoencoder.safetensors"
+            ).taesd_decoder.to(device, dtype)
             return
         vae = _vae(name, device, dtype)
         self._decode = lambda latents: vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5
@@ -95,7 +97,9 @@ class PictureEncoder:
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Tensor:
         """Square pictures (B, 3, H, W) in [0, 1] to (B, D), float32 on the CPU."""
-        small = F.interpolate(pictures.to(self.device).float(), (self.size, self.size), mode="bicubic", antialias=True)
+        small = F.interpolate(
+            pictures.to(self.device).float().contiguous(), (self.size, self.size), mode="bicubic", antialias=True
+        )
         small = (small * 255).clamp(0, 255).round() / 255  # as CLIP's own preprocessing, which works on bytes
         mean, deviation = (small.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
         return self._embed(((small - mean) / deviation).to(self.dtype)).float().cpu()
