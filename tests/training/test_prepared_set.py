@@ -74,6 +74,18 @@ def test_what_is_written_is_what_is_read(folder: Path) -> None:
     read.verify()
 
 
+def test_arrays_of_any_strides_are_written_as_they_read(tmp_path: Path) -> None:
+    samples = [made_up(name) for name in "ab"]
+    for sample in samples:  # as a network gives them that has been given channels last
+        latents = sample.arrays["latents"]
+        sample.arrays["latents"] = np.ascontiguousarray(latents.transpose(1, 2, 0)).transpose(2, 0, 1)
+    writer = SetWriter(tmp_path, Manifest((32, 48), (4, 6), SPECS, items=2, shard_size=2))
+    writer.write(0, samples)
+    writer.finish()
+    for row, sample in zip(PreparedSet(tmp_path).batch([0, 1], raw=True)["latents"], samples, strict=True):
+        np.testing.assert_array_equal(row.numpy(), sample.arrays["latents"])
+
+
 def test_networks_get_depth_and_masks_in_0_to_1(folder: Path) -> None:
     read = PreparedSet(folder)
     raw, batch, alone = read.batch([3, 4], raw=True), read.batch([3, 4]), read[3]

@@ -172,7 +172,9 @@ class SetWriter:
             raise PreparedError("two samples of one shard have the same id")
 
     def _save_arrays(self, path: Path, samples: Sequence[Sample]) -> None:
-        save_file({name: np.stack([sample.arrays[name] for sample in samples]) for name in self.manifest.arrays}, path)
+        # stack keeps the strides of what it is given, and save_file writes memory as it lies
+        rows = {name: np.stack([sample.arrays[name] for sample in samples]) for name in self.manifest.arrays}
+        save_file({name: np.ascontiguousarray(array) for name, array in rows.items()}, path)
 
 
 def _save_texts(path: Path, samples: Sequence[Sample]) -> None:
