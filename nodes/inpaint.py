@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..cnc_core.perception import DILATION, inpaint
 from .host.perception import each, estimator_names
 from .host.perception import inpainter as hosted_inpainter
 from .host.pictures import pair
+from .host.previews import preview
 from .host.schema import schema
 from .masks import LAYERS
 
@@ -79,7 +80,7 @@ class InpaintBackground(io.ComfyNode):
                 for index in each(image.shape[0])
             ]
         )
-        return io.NodeOutput(filled, ui=ui.PreviewImage(filled, cls=cls))
+        return io.NodeOutput(filled, ui=preview(filled, "background", cls))
 
 
 NODES: list[type[io.ComfyNode]] = [InpaintBackground]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..cnc_core.perception import inpaint
@@ -14,6 +14,7 @@ from .host.expansion import HIDDEN, GraphBuilder, links
 from .host.perception import each
 from .host.perception import inpainter as hosted_inpainter
 from .host.pictures import optional_mask, pair, picture
+from .host.previews import preview
 from .host.schema import schema
 from .inpaint import dilation_input, inpainter_input
 from .masks import LAYERS, saliency_input, threshold_input
@@ -111,7 +112,7 @@ class SplitLayers(io.ComfyNode):
         ]
         foreground = torch.cat([triplet.foreground for triplet in triplets])
         background = torch.cat([triplet.background for triplet in triplets])
-        shown = ui.PreviewImage(torch.cat((foreground, background)), cls=cls)
+        shown = preview(torch.cat((foreground, background)), "layers", cls)
         return io.NodeOutput(foreground, background, mask.contiguous(), ui=shown)
 
 

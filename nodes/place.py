@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..cnc_core.placement import FLIPS, Flip, place
 from .host.perception import each
 from .host.pictures import pair, picture
+from .host.previews import preview
 from .host.schema import schema
 from .masks import LAYERS
 
@@ -116,7 +117,7 @@ class PlaceLayer(io.ComfyNode):
             for index in each(batch)
         ]
         image = torch.cat([composed for composed, _ in placed])
-        return io.NodeOutput(image, torch.cat([covered for _, covered in placed]), ui=ui.PreviewImage(image, cls=cls))
+        return io.NodeOutput(image, torch.cat([covered for _, covered in placed]), ui=preview(image, "placed", cls))
 
 
 NODES: list[type[io.ComfyNode]] = [PlaceLayer]
