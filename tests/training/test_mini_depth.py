@@ -1,8 +1,4 @@
-"""How well the Mini's depth, as the nodes give it, does on scenes that it was not trained on.
-
-The goal is a mean absolute error of at most 0.06. The two maps that the local fuser takes are well within it; the
-depth of the whole scene, which neither stream gets by default, is not: it stands here so that it gets no worse.
-"""
+"""The Mini's depth, as the nodes give it, on scenes that it was not trained on: an error of at most 0.06."""
 
 from __future__ import annotations
 
@@ -14,6 +10,7 @@ from training.mini.render import Layers, render
 from training.mini.scenes import SEEDS, draw_scenes
 
 GOAL = 0.06
+"""Mean absolute error of maps in [0, 1]."""
 
 
 @pytest.fixture(scope="module")
@@ -37,5 +34,5 @@ def test_the_backgrounds_depth_reaches_the_goal(scenes: Layers) -> None:
     assert error(scenes.background, scenes.bg_depth) <= GOAL
 
 
-def test_the_whole_scenes_depth_is_near_the_goal(scenes: Layers) -> None:
-    assert error(scenes.image, scenes.depth) <= 0.075
+def test_the_whole_scenes_depth_reaches_the_goal(scenes: Layers) -> None:
+    assert error(scenes.image, scenes.depth) <= GOAL

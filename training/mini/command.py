@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
+
+from cnc_core.perception.mini import MiniNet
 
 from . import export, stage_autoencoder, stage_diffusion, stage_encoders, stage_perception
 from .autoencoder import Autoencoder
@@ -75,6 +78,16 @@ class Chain:
         for kind in stage_perception.PLANS:
             stage_perception.train(kind, scenes, self.runs, self.resume)
 
+    def depth_further(self) -> None:
+        """More of depth, from this folder's run or else from the finished file."""
+        if (self.runs / "depth.pt").exists():
+            depth = stage_perception.restore("depth", self.runs)
+        else:
+            depth = MiniNet()
+            finished = load_file(self.models / "depth.safetensors")
+            depth.load_state_dict({name: weight.float() for name, weight in finished.items()})
+        stage_perception.train_depth_further(depth, self.scene_cache(), self.runs, self.resume)
+
     def diffusion(self, name: str) -> None:
         """One of the stages base, local, global, joint."""
         model = self.model(stage_diffusion.BEFORE.get(name))
@@ -109,6 +122,7 @@ class Chain:
             "autoencoder": self.autoencoder,
             "encoders": self.encoders,
             "perception": self.perception,
+            "depth_further": self.depth_further,
             **diffusion,
             "decoder": self.decoder,
             "export": self.export,

@@ -82,6 +82,11 @@ def write(runs: Path, models: Path, model: Mini, reached: list[str]) -> None:
         if (runs / f"{kind}.pt").exists():
             network = stage_perception.restore(kind, runs).state_dict()
             _write(models / f"{kind}.safetensors", network, _steps(runs, [kind]))
+    if (runs / "depth_further.pt").exists():
+        depth = models / "depth.safetensors"
+        _write(
+            depth, stage_perception.restore("depth_further", runs).state_dict(), _steps(runs, ["depth_further"], depth)
+        )
 
 
 def config_json() -> str:

@@ -19,13 +19,17 @@ PLANS = {
     "salience": Plan("salience", steps=2300, batch=12, learning_rate=2e-3, seed=32, save_every=250),
 }
 
+DEPTH_FURTHER = Plan("depth_further", steps=1500, batch=24, learning_rate=1e-3, seed=33, warm_up=50, save_every=100)
+"""More of depth, of whole scenes above all, where it is worst."""
+
 
 def pairs(scenes: SceneCache, rows: np.ndarray, kind: str) -> tuple[Tensor, Tensor]:
     """Pictures (B, 3, H, W) and what to say of them (B, 1, H, W): a third each of I_s, I_f and I_b
-    for depth; I_s for salience."""
+    for depth, a half and two quarters for further depth; I_s for salience."""
     if kind == "salience":
         return scenes.read("image", rows), (scenes.read("fg_depth", rows) > 0).float()
-    whole, cut_out, behind = np.array_split(rows, 3)
+    parts = 3 if kind == "depth" else (len(rows) // 2, 3 * len(rows) // 4)
+    whole, cut_out, behind = np.array_split(rows, parts)
     fg_depth = scenes.read("fg_depth", cut_out)
     pictures = (scenes.read("image", whole), scenes.read("image", cut_out) * (fg_depth > 0))
     depths = (scenes.read("depth", whole), fg_depth, scenes.read("bg_depth", behind))
@@ -39,6 +43,15 @@ def train(kind: str, scenes: SceneCache, folder: Path, resume: bool = True, plan
     model = MiniNet()
     if kind == "salience" and (folder / "depth.pt").exists():
         model = restore("depth", folder)  # who is in front is what it has learned
+    return _train(kind, plan, model, scenes, folder, resume)
+
+
+def train_depth_further(depth: MiniNet, scenes: SceneCache, folder: Path, resume: bool = True) -> MiniNet:
+    """Train a depth estimator on from where it is; returns the averaged weights."""
+    return _train("depth_further", DEPTH_FURTHER, depth.requires_grad_(True), scenes, folder, resume)
+
+
+def _train(kind: str, plan: Plan, model: MiniNet, scenes: SceneCache, folder: Path, resume: bool) -> MiniNet:
     model = channels_last(model)
     training = Training(plan, model, folder, resume)
 
@@ -61,5 +74,5 @@ def train(kind: str, scenes: SceneCache, folder: Path, resume: bool = True, plan
 def restore(kind: str, folder: Path) -> MiniNet:
     """The estimator as far as it has been trained."""
     model = MiniNet()
-    Training(PLANS[kind], model, folder).use_average()
+    Training(DEPTH_FURTHER if kind == "depth_further" else PLANS[kind], model, folder).use_average()
     return model
