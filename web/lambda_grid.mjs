@@ -192,19 +192,20 @@ export function openLambdaGrid(node) {
       said.textContent = error instanceof Error ? error.message : String(error);
     } finally {
       [run.disabled, cancel.disabled] = [false, true];
-      if (!dialog.contains(document.activeElement)) run.focus(); // it was on Cancel
+      run.focus(); // it was on a button that is disabled now
     }
   });
   cancel.addEventListener("click", () => stop.abort());
   close.addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => {
     stop.abort();
+    removeEventListener("keydown", escape, true);
     dialog.remove();
   });
-  dialog.addEventListener("keydown", (event) => {
-    event.stopPropagation(); // no shortcuts of the canvas in here
-    if (event.key === "Escape") dialog.close(); // the host has taken the key's default away
-  });
+  dialog.addEventListener("keydown", (event) => event.stopPropagation()); // no shortcuts of the canvas in here
+  // The host takes the key's default away, and a button that was disabled under the focus hears no key at all.
+  const escape = (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && dialog.close();
+  addEventListener("keydown", escape, true);
   document.body.append(dialog);
   dialog.showModal();
 }

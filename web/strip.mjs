@@ -1,4 +1,7 @@
-/** A strip of the small pictures that a node, or the parts that it expands into, showed when it last ran. */
+/**
+ * A strip of the small pictures that a node, or the parts that it expands into, showed when they last ran. The host
+ * says nothing of a part that is still at hand: on a page opened anew the strip fills as the parts run again.
+ */
 
 import { api } from "../../scripts/api.js";
 import { promptIds } from "./prompt_ids.mjs";

@@ -38,6 +38,8 @@ class Editor:
         self.page: Page = context.new_page()
         self.heard: list[tuple[str, dict[str, Any]]] = []
         self.page.on("websocket", lambda socket: socket.on("framereceived", self._on_frame))
+        # The front end alone asks for more files than a page's record of them holds.
+        self.page.add_init_script("performance.setResourceTimingBufferSize(10000)")
         self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self._keep(f"{error}\n{error.stack}", ""))
         if not scripts:

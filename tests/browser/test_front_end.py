@@ -241,8 +241,9 @@ def test_the_layers_mask_and_depth_last_used_appear_on_the_node(
     renderer: str, editor: Editor, prompt: dict[str, Any]
 ) -> None:
     """As small pictures: 512 pixels at the most reach the page, whatever was put in."""
-    with Image.open(editor.server.input / "cone.png") as cone:
-        cone.resize((1280, 960)).save(editor.server.input / "large.png")
+    # Another picture for each renderer: the host says nothing of parts that are still at hand from the run before.
+    with Image.open(editor.server.input / f"{'cone' if renderer == 'Vue nodes' else 'cube'}.png") as small:
+        small.resize((1280, 960)).save(editor.server.input / "large.png")
     compose = id_of(prompt, "CnC_Compose")
     inputs = {name: value for name, value in prompt[compose]["inputs"].items() if name != "background"}
     loader = inputs["foreground"][0]
@@ -262,7 +263,9 @@ def test_the_layers_mask_and_depth_last_used_appear_on_the_node(
     sizes = strip.locator("img").evaluate_all("images => images.map(one => [one.naturalWidth, one.naturalHeight])")
     print(f"\n{editor.version}: pictures on the node, in pixels: {sizes}")
     assert all(size == [512, 384] for size in sizes)
-    ours = [data["output"] for kind, data in editor.heard if kind == "executed" and "cnc_title" in data["output"]]
+    ours = [
+        data["output"] for kind, data in editor.heard if kind == "executed" and "cnc_title" in (data["output"] or {})
+    ]
     for file in (file for output in ours for file in [*output.get("images", []), *output.get("cnc_layer", [])]):
         with Image.open(editor.server.base / "temp" / file["subfolder"] / file["filename"]) as picture:
             assert max(picture.size) <= 512
@@ -315,7 +318,7 @@ def test_loading_the_page_takes_no_longer(editor: Editor) -> None:
         }}"""
     )
     print(f"\n{editor.version}: our files take {spent:.0f} ms of the page's load")
-    assert spent <= LOAD
+    assert 0 < spent <= LOAD
 
 
 def luminance(colour: str) -> float:
