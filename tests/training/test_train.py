@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from cnc_core import CheckpointError, load_fusers
-from training.config import ConfigError
+from training.config import ConfigError, load_config
 from training.diffusion import min_snr_weights, noised, target
 from training.files import FolderInUse, only_run_in
 from training.prepared import PreparedError, PreparedSet
@@ -24,8 +24,11 @@ from training.train.config import DROPS
 from training.train.draws import draw
 from training.train.logs import read_log
 from training.train.order import Drawn, Order
+from training.train.plan import plan
 
 from .train_inputs import TINY, tiny_config, write_base, write_set
+
+RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
 
 
 def test_every_epoch_is_a_permutation_and_the_held_out_never_come() -> None:
@@ -300,3 +303,22 @@ def test_a_run_says_what_it_is_in_its_header(tmp_path: Path) -> None:
     result = train_stage(tiny_config(tmp_path, steps=1))
     told = json.loads(load_fusers(result.weights).metadata["training"])
     assert told["stage"] == "local" and told["drop_text"] == "0.1"
+
+
+def test_the_plan_measures_and_leaves_nothing(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, steps=None, epochs=3)
+    planned = plan(config, steps=1)
+    lines = "\n".join(planned.lines())
+    assert "5 an epoch at batch 4, 15 in all" in lines
+    assert "(measured)" in lines and "an estimate of" in lines
+    assert planned.seconds is not None and planned.seconds > 0
+    assert planned.peak_bytes is not None and planned.peak_bytes > planned.fixed_bytes
+    assert not config.out.exists()
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("train_*.toml")), ids=lambda path: path.stem)
+def test_each_recipe_is_a_config(recipe: Path) -> None:
+    config = load_config(TrainConfig, recipe)
+    assert recipe.stem in ("train_mini", f"train_{config.stage}", "train_ablation", "train_canny")
+    assert (config.streams == "source") == (recipe.stem == "train_ablation")
+    assert (config.condition == "canny") == (recipe.stem == "train_canny")

@@ -126,8 +126,13 @@ class Loader:
         empty = self._empty.to(conditions.text).expand_as(conditions.text)
         return Conditions(**{**vars(conditions), "text": empty})
 
+    def read(self, indices: Sequence[int], captions: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """The stage's arrays of these samples as they are stored, with the states of these captions, else the first."""
+        chosen = [0] * len(indices) if captions is None else captions
+        return self._data.batch(indices, raw=True, names=self._names, captions=chosen)
+
     def _read(self, indices: Sequence[int], draws: Draws) -> Batch:
-        arrays = self._data.batch(indices, raw=True, names=self._names, captions=draws.captions)
+        arrays = self.read(indices, draws.captions)
         captions = (
             [] if self._has_text else [self._data.captions(i)[c] for i, c in zip(indices, draws.captions, strict=True)]
         )
