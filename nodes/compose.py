@@ -28,8 +28,8 @@ class Compose(io.ComfyNode):
             category=CATEGORY,
             description="The whole method in one node: finds the object in the foreground picture, takes depth maps "
             "of object and background, and gives each layer the look of its exemplar. It expands into the pack's "
-            "other nodes, which ComfyUI caches one by one: turning a lambda runs the sampler again and nothing "
-            "before it.",
+            "other nodes, which ComfyUI caches one by one: turning a "
+            "\N{GREEK SMALL LETTER LAMDA} runs the sampler again and nothing before it.",
             search_aliases=["cnc", "compose in depth", "foreground background", "two layers", "depth composition"],
             inputs=[
                 io.Model.Input("model", tooltip="Any Stable Diffusion 1.5 model; LoRAs and other patches stay."),

@@ -52,8 +52,9 @@ def _lambda(layer: str, words: str) -> io.Float.Input:
         max=2.0,
         step=0.05,
         display_mode=io.NumberDisplay.slider,
-        tooltip=f"How strongly the {words}'s exemplar acts (lambda_{layer} of the paper). 0 silences its look but "
-        "its tokens still take attention, as in the released model; to switch an exemplar off, unplug it.",
+        tooltip=f"How strongly the {words}'s exemplar acts (\N{GREEK SMALL LETTER LAMDA}_{layer} of the "
+        "paper). 0 silences its look but its tokens still take attention, as in the released model; to switch an "
+        "exemplar off, unplug it.",
     )
 
 
@@ -205,7 +206,7 @@ class ApplySoftGuidance(io.ComfyNode):
             display_name="Soft Guidance (Compose and Conquer)",
             category=CATEGORY,
             description="Lets the masked foreground attend to the foreground's exemplar and the rest to the "
-            "background's, each as strongly as its lambda says. Several of these may be chained.",
+            "background's, each as strongly as its \N{GREEK SMALL LETTER LAMDA} says. Several of these may be chained.",
             search_aliases=["compose and conquer", "cnc", "lambda", "regional style", "attention mask"],
             inputs=[
                 io.Model.Input("model", tooltip="Any Stable Diffusion 1.5 model; LoRAs and other patches stay."),
