@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..cnc_core.guidance import Mode, Region, Resize
 from .host.control import LocalFuserControl, add_control
-from .host.fusers import HostFusers, exemplar_tokens
+from .host.fusers import HostFusers, exemplar_tokens, warn_of_other_maps
 from .host.fusers import Tokens as TokenPair
 from .host.guidance import ScheduledRegion, SoftGuidance, with_guidance
 from .host.pictures import masks, picture
@@ -147,6 +147,7 @@ class ApplyLocalFuser(io.ComfyNode):
             None if depth is None else (picture(depth).movedim(-1, 1)[:, :channels] * scale).clamp(0, 1)
             for depth, scale in ((fg_depth, fg_depth_scale), (bg_depth, bg_depth_scale))
         ]
+        warn_of_other_maps(fusers, fg_depth=maps[0], bg_depth=maps[1])
         control = LocalFuserControl(fusers.local_fuser, fusers.compute_dtype, *maps)
         return io.NodeOutput(*add_control(positive, negative, control.scheduled(strength, start_percent, end_percent)))
 

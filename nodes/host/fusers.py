@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...cnc_core.checkpoints import load_fusers
+from ...cnc_core.condition_maps import DEPTH, kind_of_map
 from ...cnc_core.config import FuserConfig
 
 
@@ -56,6 +58,22 @@ def load(path: str | Path) -> HostFusers:
         compute_dtype,
         Path(path).name,
     )
+
+
+def warn_of_other_maps(fusers: HostFusers, **maps: Tensor | None) -> None:
+    """Log where a map (B, C, H, W) is of another kind than those that the fusers were trained on.
+
+    A file that does not say had depth, as the released ones.
+    """
+    trained = fusers.metadata.get("conditions", DEPTH)
+    for name, values in maps.items():
+        kind = None if values is None else kind_of_map(values)
+        if kind not in (None, trained):
+            logging.warning(
+                "Compose and Conquer: %s was trained on %s maps, and %s looks like a %s map: the picture will not "
+                "follow it. Give it %s maps, or load fusers that were trained on %s.",
+                fusers.name, trained, name, kind, trained, kind,
+            )  # fmt: skip
 
 
 def exemplar_tokens(fusers: HostFusers, fg_embed: Tensor | None, bg_embed: Tensor | None) -> Tokens:

@@ -105,3 +105,25 @@ def test_another_aspect_ratio_is_said_once_a_run(one: GoldenModel, caplog: pytes
         one.sample(one.guided(mask=wide), one.steered(*one.text()), steps=2)
     said = [record.getMessage() for record in caplog.records if "Compose and Conquer" in record.getMessage()]
     assert len(said) == 1 and "the mask is 128 x 64 pixels, the picture to make is 128 x 128" in said[0]
+
+
+def test_the_wrong_kind_of_map_is_said(one: GoldenModel, caplog: pytest.LogCaptureFixture) -> None:
+    """A file of depth is given edges, and one of edges depth; of what fits or is left out nothing is said."""
+    lines = torch.zeros(1, 128, 128, 3)
+    lines[:, 10::20, :], lines[:, :, 7::31] = 1, 1
+    surface = torch.linspace(0, 1, 128).reshape(1, 128, 1, 1).expand(1, 128, 128, 3)
+    of_edges = dataclasses.replace(one.fusers, metadata={"conditions": "canny"}, name="edges.safetensors")
+    of_depth = dataclasses.replace(one.fusers, metadata={}, name="released.ckpt")
+    cases = (
+        (of_depth, lines, surface, ["released.ckpt was trained on depth maps, and fg_depth looks like a canny map"]),
+        (of_edges, lines, surface, ["edges.safetensors was trained on canny maps, and bg_depth looks like a depth"]),
+        (of_edges, lines, None, []),
+        (of_depth, None, surface, []),
+    )
+    for fusers, fg_depth, bg_depth, expected in cases:
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            one.steered(*one.text(), fusers=fusers, fg_depth=fg_depth, bg_depth=bg_depth)
+        said = [record.getMessage() for record in caplog.records if "Compose and Conquer" in record.getMessage()]
+        assert len(said) == len(expected)
+        assert all(part in message for part, message in zip(expected, said, strict=True))
