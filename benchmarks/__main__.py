@@ -1,6 +1,6 @@
 """Run one of the benchmarks by name; `step` where none is given.
 
-python3 dev.py bench [step | layers | perception] [its own options]
+python3 dev.py bench [step | layers | perception | training] [its own options]
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("step", "layers", "perception")
+BENCHMARKS = ("step", "layers", "perception", "training")
 """Modules of this package, each with a `main` that takes the rest of the command line."""
 
 
