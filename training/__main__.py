@@ -8,7 +8,7 @@ from cnc_core import CheckpointError
 from cnc_core.perception import PerceptionError
 
 from .config import ConfigError, Parser
-from .evaluate import order, parts
+from .evaluate import command as evaluate
 from .files import FolderInUse
 from .mini import command
 from .prepare import EncoderError, SourceError, TooManyBroken
@@ -33,13 +33,8 @@ def main() -> None:
     mini = commands.add_parser("mini", help="make CnC-Mini")
     command.add_arguments(mini)
     mini.set_defaults(run=command.main)
-    evaluate = commands.add_parser("evaluate", help="measure a model").add_subparsers(dest="what", required=True)
-    measured = evaluate.add_parser("order", help="which object stands in front")
-    order.add_arguments(measured)
-    measured.set_defaults(run=order.main)
-    smaller = evaluate.add_parser("parts", help="the Mini's smaller networks")
-    parts.add_arguments(smaller)
-    smaller.set_defaults(run=parts.main)
+    measures = commands.add_parser("evaluate", help="measure a model").add_subparsers(dest="what", required=True)
+    evaluate.add_commands(measures)
     weights.add_commands(commands)
     training = commands.add_parser("train", help="train a stage: local, global or joint")
     train.add_arguments(training)

@@ -2,9 +2,7 @@
 
 import torch
 
-from training.evaluate.occlusion import edge_excess, large_enough, regions, verdict
-from training.evaluate.order import choose, score
-from training.mini.render import Layers
+from training.evaluate.occlusion import Outlines, large_enough, regions, verdict
 
 
 def disc(x: float, y: float, size: int = 64, radius: float = 16) -> torch.Tensor:
@@ -39,7 +37,7 @@ def test_a_blend_satisfies_neither() -> None:
 
 
 def test_one_colour_for_both_has_no_edge() -> None:
-    assert edge_excess(painted(A, B, RED, RED), A, B) == 0.0
+    assert Outlines.of(A[None], B[None]).edge_excess(painted(A, B, RED, RED)[None]) == 0.0
 
 
 def test_small_overlaps_do_not_count() -> None:
@@ -47,16 +45,10 @@ def test_small_overlaps_do_not_count() -> None:
     assert not large_enough(A, disc(57, 32))
 
 
-def test_true_renders_pass_in_both_orders_and_lose_when_swapped() -> None:
-    chosen = choose(6, size=64)
-    assert chosen.misread <= 0.1 * (chosen.drawn - chosen.too_small) + 1
-
-    def true_render(layers: Layers, captions: list[str], first: int) -> torch.Tensor:
-        return layers.image
-
-    def without_the_front(layers: Layers, captions: list[str], first: int) -> torch.Tensor:
-        return layers.background
-
-    for exchanged in (False, True):
-        assert score(chosen.scenes, true_render, exchanged=exchanged).both == 6
-        assert score(chosen.scenes, without_the_front, exchanged=exchanged).both == 0
+def test_a_batch_of_pairs_is_judged_as_each_alone() -> None:
+    shapes = [(A, B), (disc(20, 20), disc(31, 25)), (disc(40, 40, radius=12), disc(30, 44))]
+    pictures = [painted(a, b, RED, BLUE) for a, b in shapes]
+    together = Outlines.of(torch.stack([a for a, _ in shapes]), torch.stack([b for _, b in shapes]))
+    alone = [verdict(picture, a, b) for picture, (a, b) in zip(pictures, shapes, strict=True)]
+    assert together.verdicts(torch.stack(pictures)) == alone
+    assert together[1:].verdicts(torch.stack(pictures[1:])) == alone[1:]

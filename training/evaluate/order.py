@@ -1,40 +1,80 @@
 """`python -m training evaluate order`: does the requested object stand in front?
 
-On unseen scenes whose two objects overlap: as asked (A in front of B, all conditions from that
-scene), with the roles exchanged (the same layout rendered with B in front, all conditions anew), and
-both without the local fuser. A success is both measures of `occlusion` naming the requested object.
-Scenes are chosen by their true renders, before anything is sampled.
+On unseen scenes whose two objects A and B overlap, chosen by their true renders before anything is sampled:
+
+- as asked: A in front of B, all conditions from that scene;
+- roles exchanged: the same layout rendered with B in front, all conditions computed anew;
+- maps exchanged: the two depth maps of the first scene change places, and the exemplars with them; M is what is seen
+  of B once it is in front. The caption stays the first scene's.
+- maps and caption exchanged: so, but the full caption is that of B in front.
+
+Each with the full caption, with one that does not tell who is in front, and with none; with exemplars or without. A
+success is both measures of `occlusion` naming the requested object.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from training.mini.finished import FinishedMini
-from training.mini.render import Layers, render
-from training.mini.scenes import SEEDS, Scene, draw_scene
+from training.config import add_arguments as add_options
+from training.config import from_arguments, option
+from training.files import only_run_in
+from training.mini.render import Layers
+from training.mini.scenes import SEEDS, Scene, draw_scenes
 
-from .occlusion import large_enough, verdict
+from .folder import Part, Row, RunFolder, markdown, slug
+from .layers import SIZE, chosen, joined, rendered
+from .occlusion import Outlines, large_enough
+from .sampling import Arm, Request, Settings
+from .settings import Common
+from .sheet import strip, write_strips
+from .statistics import Estimate, difference, estimate
 
-SAMPLE_SEED = 977
-Sampler = Callable[[Layers, list[str], int], Tensor]
+Way = Literal["as asked", "roles exchanged", "maps exchanged", "maps and caption exchanged"]
+WAYS: tuple[Way, ...] = ("as asked", "roles exchanged", "maps exchanged", "maps and caption exchanged")
+Caption = Literal["full", "neutral", "empty"]
+Sampler = Callable[[Request], Tensor]
+EQUAL_LEVEL = 0.75
+
+
+@dataclass(frozen=True)
+class OrderConfig(Common):
+    """Who stands in front."""
+
+    rows: tuple[Way, ...] = option("what is asked", default=WAYS)
+    captions: tuple[Caption, ...] = option("with which captions", default=("full", "neutral", "empty"))
+    exemplars: tuple[Literal["off", "on"], ...] = option("without I_s and I_b as exemplars, or with", default=("off",))
+    equal_depth: bool = option("give both objects the same mean depth in their maps (Figure 10)", default=False)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The scenes that count, and how they were found."""
+    """The scenes that count, in both orders, and how they were found."""
 
     scenes: list[Scene]
+    indices: list[int]
+    layers: Layers  # as asked
+    exchanged: Layers
     drawn: int
     too_small: int
     misread: int  # large enough, but the measures misread a true render
+
+    @cached_property
+    def outlines(self) -> Outlines:
+        """Where to look: A is the object that is in front as asked."""
+        return Outlines.of(self.layers.mask[:, 0], self.layers.back_mask[:, 0]).to(self.layers.mask.device)
+
+    @property
+    def ceiling(self) -> float:
+        """The share of the scenes large enough whose true renders are read right in both orders."""
+        return 1 - self.misread / (self.drawn - self.too_small)
 
     def words(self) -> str:
         """One line on the choice."""
@@ -42,123 +82,219 @@ class Chosen:
         return (
             f"{len(self.scenes)} scenes of seed {SEEDS['test']}: {self.drawn} drawn, {self.too_small} with too small "
             f"regions, {self.misread} of {large} discarded since a true render was misread "
-            f"(ceiling of the measure {1 - self.misread / large:.3f})"
+            f"(ceiling of the measure {self.ceiling:.3f})"
         )
 
 
-def choose(count: int, size: int = 128) -> Chosen:
+def choose(count: int, size: int = SIZE, device: torch.device | str = "cpu") -> Chosen:
     """The first `count` test scenes that are large enough and whose true renders pass in both orders."""
     scenes: list[Scene] = []
+    indices: list[int] = []
+    parts: list[tuple[Layers, Layers]] = []
     drawn = too_small = misread = 0
+    at_once = 8 if torch.device(device).type == "cpu" else 64
     while len(scenes) < count:
-        scene = draw_scene(SEEDS["test"], drawn)
-        drawn += 1
-        layers, exchanged = render([scene], size), render([scene.exchanged()], size)
-        a, b = layers.mask[0, 0], layers.back_mask[0, 0]
-        if not large_enough(a, b):
-            too_small += 1
-        elif verdict(layers.image[0], a, b).says(True) and verdict(exchanged.image[0], a, b).says(False):
-            scenes.append(scene)
-        else:
-            misread += 1
-    return Chosen(scenes, drawn, too_small, misread)
+        batch = draw_scenes(SEEDS["test"], range(drawn, drawn + at_once))
+        layers = rendered(batch, device, size)
+        a, b = layers.mask[:, 0].cpu(), layers.back_mask[:, 0].cpu()
+        large = [k for k in range(at_once) if large_enough(a[k], b[k])]
+        if not large:
+            drawn, too_small = drawn + at_once, too_small + at_once
+            continue
+        exchanged = rendered([batch[k].exchanged() for k in large], device, size)
+        outlines = Outlines.of(a[large], b[large]).to(device)
+        verdicts = zip(outlines.verdicts(layers.image[large]), outlines.verdicts(exchanged.image), strict=True)
+        read = {k: one.says(True) and other.says(False) for k, (one, other) in zip(large, verdicts, strict=True)}
+        kept: list[int] = []
+        for k, scene in enumerate(batch):
+            if len(scenes) == count:
+                break
+            drawn += 1
+            too_small += k not in read
+            misread += read.get(k) is False
+            if read.get(k):
+                scenes.append(scene)
+                indices.append(drawn - 1)
+                kept.append(k)
+        parts.append((chosen(layers, kept), chosen(exchanged, [large.index(k) for k in kept])))
+    both = [joined(side) for side in zip(*parts, strict=True)]
+    return Chosen(scenes, indices, both[0], both[1], drawn, too_small, misread)
+
+
+def level(layers: Layers) -> Layers:
+    """The same layers with both objects at one mean depth, each in its own map (paper, Figure 10)."""
+
+    def levelled(depth: Tensor, shape: Tensor) -> Tensor:
+        mean = (depth * shape).sum((1, 2, 3), keepdim=True) / shape.sum((1, 2, 3), keepdim=True).clamp(min=1)
+        return torch.where(shape > 0, (depth - mean + EQUAL_LEVEL).clamp(0, 1), depth)
+
+    return replace(
+        layers,
+        fg_depth=levelled(layers.fg_depth, layers.mask),
+        bg_depth=levelled(layers.bg_depth, layers.back_mask),
+    )
+
+
+def wants_a(way: Way) -> bool:
+    """Whether A is the object that has to be in front."""
+    return way == "as asked"
+
+
+def captions_of(scenes: Sequence[Scene], way: Way, kind: Caption) -> list[str]:
+    """What is said of the scenes."""
+    if kind == "empty":
+        return [""] * len(scenes)
+    if kind == "neutral":
+        return [scene.attributes.neutral_caption() for scene in scenes]
+    told = [scene.exchanged() for scene in scenes] if way in ("roles exchanged", WAYS[3]) else scenes
+    return [scene.caption for scene in told]
+
+
+def requests(
+    arm: Arm, found: Chosen, way: Way, caption: Caption, *, exemplars: bool, equal_depth: bool = False, batch: int
+) -> Iterator[tuple[slice, Request]]:
+    """What is asked of an arm, a batch of scenes at a time."""
+    for first in range(0, len(found.scenes), batch):
+        rows = slice(first, min(first + batch, len(found.scenes)))
+        source = found.exchanged if way == "roles exchanged" else found.layers
+        layers = chosen(source, rows)
+        layers = level(layers) if equal_depth else layers
+        swapped = way in WAYS[2:]
+        fg_depth, bg_depth = arm.maps(layers, swapped)
+        pictures = (layers.background, layers.image) if swapped else (layers.image, layers.background)
+        request = Request(
+            captions_of(found.scenes[rows], way, caption), list(range(rows.start, rows.stop)), fg_depth, bg_depth
+        )
+        if exemplars:
+            mask = layers.back_mask if swapped else layers.mask
+            request = replace(request, fg_exemplar=pictures[0], bg_exemplar=pictures[1], mask=mask)
+        yield rows, request
+
+
+def judged(outlines: Outlines, indices: list[int], pictures: Tensor) -> list[Row]:
+    """A line for each picture: who is in front, to either measure (true: A)."""
+    verdicts = outlines.verdicts(pictures)
+    return [{"scene": i, "colour": v.colour, "edge": v.edge} for i, v in zip(indices, verdicts, strict=True)]
+
+
+def score(rows: Sequence[Row], way: Way) -> dict[str, list[float]]:
+    """What each scene's line says of a way of asking: both measures, and each alone."""
+    wanted = wants_a(way)
+    colour, edge = ([float(row[name] == wanted) for row in rows] for name in ("colour", "edge"))
+    return {"both": [one * other for one, other in zip(colour, edge, strict=True)], "colour": colour, "edge": edge}
+
+
+def run(
+    arm: Arm, found: Chosen, way: Way, caption: Caption, settings: Settings, *,
+    exemplars: bool, equal_depth: bool, batch: int,
+) -> Part:  # fmt: skip
+    """Sample all scenes in one way and judge them."""
+    part, outlines = Part(), found.outlines
+    asked = requests(arm, found, way, caption, exemplars=exemplars, equal_depth=equal_depth, batch=batch)
+    for rows, request in asked:
+        pictures = arm.sample(request, settings)
+        part.add(judged(outlines[rows], found.indices[rows], pictures), pictures)
+    return part
 
 
 @dataclass(frozen=True)
-class Score:
-    """Successes of one arm."""
+class _Line:
+    arm: str
+    way: Way
+    caption: Caption
+    exemplars: str
 
-    both: int
-    colour: int
-    edge: int
-    count: int
-
+    @property
     def words(self) -> str:
-        """Shares, and the counts behind them."""
-        n = self.count
-        return f"{self.both / n:.3f} ({self.both}/{n}; kNN alone {self.colour / n:.3f}, edge alone {self.edge / n:.3f})"
+        return f"{self.way}, caption {self.caption}, exemplars {self.exemplars}"
+
+    @property
+    def name(self) -> str:
+        return f"order {self.arm}: {self.words}"
 
 
-def score(scenes: Sequence[Scene], sampler: Sampler, *, exchanged: bool, batch: int = 10) -> Score:
-    """Sample every scene in one order and count who stands in front."""
-    both = colour = edge = 0
-    for first in range(0, len(scenes), batch):
-        part = list(scenes[first : first + batch])
-        plain = render(part)
-        asked = [scene.exchanged() for scene in part] if exchanged else part
-        layers = render(asked) if exchanged else plain
-        pictures = sampler(layers, [scene.caption for scene in asked], first)
-        for picture, a, b in zip(pictures, plain.mask[:, 0], plain.back_mask[:, 0], strict=True):
-            found = verdict(picture, a, b)
-            both += found.says(not exchanged)
-            colour += found.colour != exchanged
-            edge += found.edge != exchanged
-    return Score(both, colour, edge, len(scenes))
+def measure(config: OrderConfig) -> Row:
+    """Run all rows of all arms; returns what goes into results.json."""
+    arms = config.start()
+    found = choose(config.count, device=config.on)
+    print(found.words(), flush=True)
+    folder = RunFolder(config.out)
+    scores: dict[_Line, dict[str, list[float]]] = {}
+    for arm in arms:
+        for exemplars in config.exemplars:
+            for way in config.rows:
+                for caption in config.captions if way != WAYS[3] else ("full",):
+                    line = _Line(arm.name, way, caption, exemplars)
+                    inputs = {
+                        "arm": arm.key(), "sampling": vars(config.sampling), "scenes": found.indices,
+                        "equal_depth": config.equal_depth,
+                    }  # fmt: skip
+                    compute = partial(
+                        run, arm, found, way, caption, config.sampling, exemplars=exemplars == "on",
+                        equal_depth=config.equal_depth, batch=config.at_once,
+                    )  # fmt: skip
+                    rows = folder.part(line.name, inputs, compute)
+                    scores[line] = score(rows, way)
+                    print(f"{line.name}: {estimate(scores[line]['both']).share()}", flush=True)
+    results = _results(config, found, scores)
+    folder.finish("order", results, _table(config, found, scores))
+    _sheets(folder, list(scores), found)
+    return results
 
 
-def mini_sampler(
-    mini: FinishedMini, steps: int, cfg: float, *, local_fuser: bool, exemplars: bool = False, bf16: bool = False
-) -> Sampler:
-    """Sampling with the Mini's text and depth, with exemplars if asked; noise is a function of the
-    scene's place alone."""
+def _results(config: OrderConfig, found: Chosen, scores: dict[_Line, dict[str, list[float]]]) -> Row:
+    lines = []
+    for line, found_scores in scores.items():
+        parts = {name: vars(estimate(values)) for name, values in found_scores.items()}
+        beside = _main_less_this(scores, line)
+        lines.append({**vars(line), **parts, "main_less_this": vars(beside) if beside else None})
+    return {
+        "scenes": len(found.scenes), "drawn": found.drawn, "too_small": found.too_small, "misread": found.misread,
+        "ceiling": found.ceiling, "seed": SEEDS["test"], "sampling": vars(config.sampling),
+        "equal_depth": config.equal_depth, "rows": lines,
+    }  # fmt: skip
 
-    def sample(layers: Layers, captions: list[str], first: int) -> Tensor:
-        noise = torch.stack(
-            [
-                torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(SAMPLE_SEED * 100_000 + first + k))
-                for k in range(len(captions))
-            ]
-        )
-        depths = (layers.fg_depth, layers.bg_depth) if local_fuser else (None, None)
-        return mini.sample(
-            noise,
-            captions,
-            *depths,
-            fg_embed=mini.embed(layers.image) if exemplars else None,
-            bg_embed=mini.embed(layers.background) if exemplars else None,
-            mask=layers.mask if exemplars else None,
-            steps=steps,
-            cfg=cfg,
-            bf16=bf16,
-        )
 
-    return sample
+def _main_less_this(scores: dict[_Line, dict[str, list[float]]], line: _Line) -> Estimate | None:
+    main = replace(line, arm=next(iter(scores)).arm)
+    return None if main == line else difference(scores[main]["both"], scores[line]["both"])
+
+
+def _table(config: OrderConfig, found: Chosen, scores: dict[_Line, dict[str, list[float]]]) -> str:
+    rows = []
+    for line, found_scores in scores.items():
+        both, colour, edge = (estimate(found_scores[name]) for name in ("both", "colour", "edge"))
+        beside = _main_less_this(scores, line)
+        rows.append(
+            [line.arm, line.way, line.caption, line.exemplars, f"{round(both.mean * both.count)}/{both.count}",
+             both.share(), f"{100 * colour.mean:.1f}", f"{100 * edge.mean:.1f}", beside.share() if beside else ""]
+        )  # fmt: skip
+    header = ["arm", "asked", "caption", "exemplars", "successes", "percent [95 %]", "kNN", "edge", "main less this"]
+    equal = "; both objects at the same depth in their maps" if config.equal_depth else ""
+    return (
+        f"## Order\n\n{found.words()}. DDIM {config.steps} steps, CFG {config.cfg}{equal}. A model with one map, or "
+        "with the same map twice, has nothing to exchange: there `maps exchanged` changes the exemplars and M alone."
+        f"\n\n{markdown(header, rows)}"
+    )
+
+
+def _sheets(folder: RunFolder, lines: list[_Line], found: Chosen) -> None:
+    """order_ARM.png: the true renders in both orders, then the first pictures of every row."""
+    true = [("true render, as asked", strip(found.layers.image)), ("exchanged", strip(found.exchanged.image))]
+    for arm in dict.fromkeys(line.arm for line in lines):
+        mine = [(line.words, folder.strip(line.name)) for line in lines if line.arm == arm]
+        write_strips(folder, f"order_{slug(arm)}", [*true, *mine])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("--models", type=Path, default=Path("models/mini"))
-    parser.add_argument("--scenes", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--cfg", type=float, default=1.0)
-    parser.add_argument("--fuser", choices=("both", "with", "without"), default="both", help="which arms to run")
-    parser.add_argument("--exemplars", action="store_true", help="give I_s and I_b as exemplars, too")
-    parser.add_argument("--bf16", action="store_true", help="compute in bf16: faster where the processor has it")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--sheet", type=Path, help="write a PNG of some results here")
+    add_options(parser, OrderConfig)
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the measure and print it."""
-    torch.set_num_threads(arguments.threads)
-    chosen = choose(arguments.scenes)
-    print(chosen.words(), flush=True)
-    mini = FinishedMini.load(arguments.models)
-    print(f"DDIM {arguments.steps} steps, CFG {arguments.cfg}, noise seed {SAMPLE_SEED}, {json.dumps(mini.facts)}")
-    for with_fuser in {"with": (True,), "without": (False,), "both": (True, False)}[arguments.fuser]:
-        sampler = mini_sampler(
-            mini,
-            arguments.steps,
-            arguments.cfg,
-            local_fuser=with_fuser,
-            exemplars=arguments.exemplars,
-            bf16=arguments.bf16,
-        )
-        for exchanged in (False, True):
-            name = "roles exchanged" if exchanged else "as asked"
-            arm = "" if with_fuser else ", without the local fuser"
-            print(f"{name}{arm}: {score(chosen.scenes, sampler, exchanged=exchanged).words()}", flush=True)
-    if arguments.sheet:
-        from .sheet import write_sheet
-
-        write_sheet(arguments.sheet, mini, chosen.scenes[:12], arguments.steps, arguments.cfg)
+    """Run the measure and print its table."""
+    config = from_arguments(OrderConfig, arguments)
+    torch.set_num_threads(config.threads)
+    with only_run_in(config.out):
+        measure(config)
+    print((config.out / "order.md").read_text(encoding="utf-8"))

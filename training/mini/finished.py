@@ -38,27 +38,40 @@ class FinishedMini:
     facts: dict[str, str]
 
     @classmethod
-    def load(cls, folder: Path) -> FinishedMini:
-        """Read a folder such as models/mini. The image encoder may be missing."""
+    def load(cls, folder: Path, lacking: Path | None = None) -> FinishedMini:
+        """Read a folder such as models/mini. The image encoder may be missing; other files that the folder lacks are
+        taken from `lacking`."""
+
+        def file(name: str) -> Path:
+            own = folder / name
+            return own if lacking is None or own.exists() else lacking / name
+
         unet, text, autoencoder = UNet(CONFIG), TextEncoder(), Autoencoder()
         local_fuser, global_fuser = LocalFuser(CONFIG), GlobalFuser(CONFIG)
-        _load(unet, load_file(folder / "unet.safetensors"))
-        fusers = load_file(folder / "fusers.safetensors")
+        _load(unet, load_file(file("unet.safetensors")))
+        fusers = load_file(file("fusers.safetensors"))
         for prefix, module in (("local_adapter.", local_fuser), ("global_adapter.", global_fuser)):
             _load(module, {k.removeprefix(prefix): v for k, v in fusers.items() if k.startswith(prefix)})
-        words = load_file(folder / "text_encoder.safetensors")
+        words = load_file(file("text_encoder.safetensors"))
         words.pop("token_ids")
         _load(text, words)
-        pictures = load_file(folder / "autoencoder.safetensors")
+        pictures = load_file(file("autoencoder.safetensors"))
         _load(autoencoder, {k: v for k, v in pictures.items() if not k.startswith("vae_")})
         image_encoder = None
-        if (folder / "image_encoder.safetensors").exists():
+        if file("image_encoder.safetensors").exists():
             image_encoder = ImageEncoder()
-            _load(image_encoder, load_file(folder / "image_encoder.safetensors"))
-        with safe_open(folder / "unet.safetensors", "pt") as opened:
+            _load(image_encoder, load_file(file("image_encoder.safetensors")))
+        with safe_open(file("unet.safetensors"), "pt") as opened:
             header = opened.metadata() or {}
         facts = {k: header[k] for k in ("steps", "prediction_type", "version") if k in header}
         return cls(unet, text, local_fuser, global_fuser, autoencoder, image_encoder, facts)
+
+    def to(self, device: torch.device | str) -> FinishedMini:
+        """Move all networks to a device; returns itself."""
+        for module in vars(self).values():
+            if isinstance(module, nn.Module):
+                module.to(device)
+        return self
 
     def put_into(self, model: Mini) -> None:
         """Give a model in training these weights, in its own narrower shapes."""

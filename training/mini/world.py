@@ -174,6 +174,13 @@ class Attributes:
             light=LIGHTS[self.light].name,
         )
 
+    def neutral_caption(self) -> str:
+        """The scene in words that do not tell who stands in front: the objects come in the order of the alphabet."""
+        pairs = ((self.front_material, self.front_solid), (self.back_material, self.back_solid))
+        first, second = sorted(f"{MATERIALS[material].name} {SOLIDS[solid].name}" for material, solid in pairs)
+        surroundings = f"{GROUNDS[self.ground].name} , {BACKDROPS[self.backdrop].name} , {LIGHTS[self.light].name}"
+        return f"{first} and {second} on {surroundings}"
+
 
 def vocabulary() -> list[str]:
     """Every word that a caption can hold, sorted."""

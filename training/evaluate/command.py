@@ -1,0 +1,21 @@
+"""The commands of `python -m training evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+
+from . import depth, judge, order, parts, style
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add one command a measure."""
+    for name, about, module in (
+        ("order", "which object stands in front", order),
+        ("style", "whose look each layer takes", style),
+        ("depth", "the depth of reconstructions", depth),
+        ("judge", "train the network that tells what a pixel shows", judge),
+        ("parts", "the Mini's smaller networks", parts),
+    ):
+        command = commands.add_parser(name, help=about)
+        module.add_arguments(command)
+        command.set_defaults(run=module.main)

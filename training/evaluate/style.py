@@ -1,0 +1,409 @@
+"""`python -m training evaluate style`: does each layer take its own exemplar's look, and only that?
+
+The layout (depth maps, M) of an unseen scene, the foreground's exemplar from a second scene, the background's from a
+third, no material, ground or backdrop of theirs shared (paper, Figures 15 and 16, for the Mini's world). A judge that
+the model has never met names the class of every pixel. Measured:
+
+- regions: the share of scenes whose majority in the foreground, the background object, the ground and the sky or wall
+  is the one that the region's exemplar shows;
+- leakage: the share of the foreground's pixels that show what the background's exemplar has, and of the other pixels
+  that show the foreground exemplar's front material; less the same with an unrelated exemplar in that one's place;
+- curves over lambda_bg and lambda_fg: the judge's share and the cosine of appendix A.4, of the image encoder's
+  embeddings of I_gen * M and I_gen * (1 - M) with those of the exemplars.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.config import add_arguments as add_options
+from training.config import from_arguments, option
+from training.files import only_run_in
+from training.mini.render import Layers
+from training.mini.scenes import SEEDS, Scene, draw_scene, draw_scenes
+
+from .folder import Part, Row, RunFolder, markdown, slug
+from .judge import PATH, Judge, accuracy, decode, shares
+from .layers import chosen, classes, joined, regions, rendered
+from .occlusion import SMALLEST
+from .sampling import Arm, Request
+from .settings import Common
+from .sheet import strip, write_curves, write_strips
+from .statistics import Estimate, estimate, rank_correlation, ratio
+
+REGIONS = ("foreground", "background object", "ground", "sky")
+EXEMPLARS = 1_000_000  # exemplars are scenes of the test's seed from here on
+TARGET_RANGE = 1.5  # of lambda, where curves are to rise
+Asked = Literal["conflicting", "lambda_bg", "lambda_fg"]
+
+
+@dataclass(frozen=True)
+class StyleConfig(Common):
+    """Style by regions, leakage, and curves over lambda."""
+
+    rows: tuple[Asked, ...] = option("what is measured", default=("conflicting", "lambda_bg", "lambda_fg"))
+    caption: Literal["empty", "full", "neutral"] = option("the layout's caption, or none", default="empty")
+    lambdas: tuple[float, ...] = option("points of the curves", default=(0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0))
+    together: bool = option("move both lambdas at once in the curve lambda_bg (Figure 14)", default=False)
+    same_maps: bool = option("give both streams the depth of the whole picture (Figures 7, 15 and 16)", default=False)
+    judge: Path = option("the judge's file", default=PATH)
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot."""
+        super().__post_init__()
+        if sum(value <= TARGET_RANGE for value in self.lambdas) < 2 or list(self.lambdas) != sorted(self.lambdas):
+            raise ValueError(f"lambdas: expected at least two of at most {TARGET_RANGE}, rising, got {self.lambdas}")
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Who gives what: layouts, the two exemplars, and an unrelated one for either."""
+
+    layouts: list[Scene]
+    indices: list[int]
+    fg: list[Scene]
+    bg: list[Scene]
+    other_fg: list[Scene]
+    other_bg: list[Scene]
+    drawn: int
+
+    def words(self) -> str:
+        """One line on the choice."""
+        return (
+            f"{len(self.layouts)} scenes of seed {SEEDS['test']}: {self.drawn} drawn, "
+            f"{self.drawn - len(self.layouts)} with a region smaller than {100 * SMALLEST:.1f} percent of the picture"
+        )
+
+
+def exemplars_for(layout: Scene, index: int) -> tuple[Scene, Scene, Scene, Scene]:
+    """Exemplars for a layout: foreground, background, and unrelated ones for either; all scenes of the test's seed."""
+    numbers = np.random.default_rng(np.random.SeedSequence((SEEDS["test"], EXEMPLARS, index)))
+
+    def drawn() -> Iterator[Scene]:
+        while True:
+            yield draw_scene(SEEDS["test"], EXEMPLARS + int(numbers.integers(1_000_000)))
+
+    used = {layout.front.material, layout.back.material}
+    fg = next(s for s in drawn() if s.front.material not in used)
+    used |= {fg.front.material, fg.back.material}
+    bg = next(
+        s for s in drawn()
+        if s.back.material not in used
+        and s.ground not in (layout.ground, fg.ground) and s.backdrop not in (layout.backdrop, fg.backdrop)
+    )  # fmt: skip
+    used |= {bg.back.material}
+    other_fg = next(s for s in drawn() if s.front.material not in used and s.back.material != fg.front.material)
+    other_bg = next(
+        s for s in drawn()
+        if s.back.material not in used and s.ground not in (layout.ground, bg.ground)
+        and s.backdrop not in (layout.backdrop, bg.backdrop)
+    )  # fmt: skip
+    return fg, bg, other_fg, other_bg
+
+
+def cast(count: int, device: torch.device | str = "cpu") -> tuple[Cast, Layers]:
+    """The first `count` test scenes whose four regions are large enough, with exemplars, and their layers."""
+    layouts: list[Scene] = []
+    indices: list[int] = []
+    parts: list[Layers] = []
+    drawn, at_once = 0, 8 if torch.device(device).type == "cpu" else 64
+    while len(layouts) < count:
+        batch = draw_scenes(SEEDS["test"], range(drawn, drawn + at_once))
+        layers = rendered(batch, device)
+        large = torch.stack([r.mean((1, 2, 3)) >= SMALLEST for r in regions(layers, batch).values()]).all(0).tolist()
+        kept: list[int] = []
+        for k, scene in enumerate(batch):
+            if len(layouts) == count:
+                break
+            drawn += 1
+            if large[k]:
+                layouts.append(scene)
+                indices.append(drawn - 1)
+                kept.append(k)
+        parts.append(chosen(layers, kept))
+    given = (exemplars_for(*both) for both in zip(layouts, indices, strict=True))
+    fg, bg, other_fg, other_bg = (list(side) for side in zip(*given, strict=True))
+    return Cast(layouts, indices, fg, bg, other_fg, other_bg, drawn), joined(parts)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """All that is rendered: the layouts, and each exemplar's picture, I_s for the foreground and I_b for the other."""
+
+    cast: Cast
+    layers: Layers
+    fg: Tensor
+    bg: Tensor
+    other_fg: Tensor
+    other_bg: Tensor
+
+    @classmethod
+    def build(cls, count: int, device: torch.device | str = "cpu") -> Stage:
+        """Choose and render."""
+        found, layers = cast(count, device)
+        return cls(
+            found, layers, rendered(found.fg, device).image, rendered(found.bg, device).background,
+            rendered(found.other_fg, device).image, rendered(found.other_bg, device).background,
+        )  # fmt: skip
+
+
+def judged(judge: Judge, arm: Arm, stage: Stage, rows: slice, pictures: Tensor) -> list[Row]:
+    """A line for each picture: each region's majority and the share of what was asked there, leakage, cosines."""
+    layers, scenes = chosen(stage.layers, rows), stage.cast.layouts[rows]
+    device = pictures.device
+    found = judge(pictures)
+    places = regions(layers, scenes)
+    inside, outside = shares(found, layers.mask), shares(found, 1 - layers.mask)
+    by_region = {name: shares(found, region) for name, region in places.items()}
+    asked = [classes(*who) for who in zip(scenes, stage.cast.fg[rows], stage.cast.bg[rows], strict=True)]
+    wanted = {name: torch.tensor([row[name] for row in asked], device=device) for name in REGIONS}
+
+    def share(of: Tensor, name: str) -> Tensor:
+        return of.gather(1, wanted[name][:, None])[:, 0]
+
+    behind = torch.stack(
+        [(places[name][:, 0] * (found == wanted[name][:, None, None])).sum((1, 2)) for name in REGIONS[1:]]
+    ).sum(0)
+    values: dict[str, Tensor] = {
+        **{f"{name}, majority": of.argmax(1) for name, of in by_region.items()},
+        **{f"{name}, share": share(of, name) for name, of in by_region.items()},
+        "background, share": behind / (1 - layers.mask).sum((1, 2, 3)),
+        "object's material in the foreground": share(inside, "background object"),
+        "background in the foreground": torch.stack([share(inside, name) for name in REGIONS[1:]]).sum(0),
+        "foreground in the background": share(outside, "foreground"),
+        "foreground, cosine": _cosine(arm, pictures * layers.mask, stage.fg[rows]),
+        "background, cosine": _cosine(arm, pictures * (1 - layers.mask), stage.bg[rows]),
+    }
+    columns = {name: [round(v, 5) for v in of.tolist()] for name, of in values.items()}
+    lines = []
+    for k, index in enumerate(stage.cast.indices[rows]):
+        right = {f"{name}, right": int(columns[f"{name}, majority"][k]) == asked[k][name] for name in REGIONS}
+        lines.append({"scene": index, **right, **{name: column[k] for name, column in columns.items()}})
+    return lines
+
+
+def _cosine(arm: Arm, pictures: Tensor, exemplars: Tensor) -> Tensor:
+    return F.cosine_similarity(arm.mini.embed(pictures), arm.mini.embed(exemplars), dim=-1)
+
+
+def caption_of(scene: Scene, kind: str) -> str:
+    """The caption that a layout is sampled with."""
+    return {"empty": "", "full": scene.caption, "neutral": scene.attributes.neutral_caption()}[kind]
+
+
+def run(
+    config: StyleConfig, judge: Judge, arm: Arm, stage: Stage, *, lambda_fg: float = 1.0, lambda_bg: float = 1.0,
+    other: Literal["fg", "bg"] | None = None,
+) -> Part:  # fmt: skip
+    """Sample all scenes with one pair of lambdas, or with an unrelated exemplar in one place, and judge them."""
+    part = Part()
+    fg, bg = stage.other_fg if other == "fg" else stage.fg, stage.other_bg if other == "bg" else stage.bg
+    for first in range(0, len(stage.cast.layouts), config.at_once):
+        rows = slice(first, min(first + config.at_once, len(stage.cast.layouts)))
+        layers = chosen(stage.layers, rows)
+        request = Request(
+            [caption_of(scene, config.caption) for scene in stage.cast.layouts[rows]],
+            list(range(rows.start, rows.stop)),
+            *(replace(arm, conditions="whole") if config.same_maps else arm).maps(layers),
+            fg[rows], bg[rows], layers.mask, lambda_fg, lambda_bg,
+        )  # fmt: skip
+        pictures = arm.sample(request, config.sampling)
+        part.add(judged(judge, arm, stage, rows, pictures), pictures)
+    return part
+
+
+class _Run:
+    """One run of the measure: finds parts and remembers their pictures for the sheet."""
+
+    def __init__(self, config: StyleConfig) -> None:
+        self.config, self.arms = config, config.start()
+        self.judge = Judge.load(config.judge, config.on)
+        self.stage = Stage.build(config.count, config.on)
+        self.folder = RunFolder(config.out)
+        stage = self.stage
+        self.strips = [
+            ("layout", strip(stage.layers.image)), ("M", strip(stage.layers.mask)),
+            ("the foreground's exemplar, I_s", strip(stage.fg)), ("the background's exemplar, I_b", strip(stage.bg)),
+        ]  # fmt: skip
+
+    def ceiling(self) -> Row:
+        """The judge on the layouts' true renders, as they are and through the autoencoder."""
+        autoencoder, pictures = self.arms[0].mini.autoencoder, self.stage.layers.image
+        decoded = torch.cat([decode(autoencoder, part) for part in pictures.split(16)])
+        found = {
+            name: accuracy(self.judge, seen, self.stage.layers, self.stage.cast.layouts)
+            for name, seen in (("true renders", pictures), ("decoded true renders", decoded))
+        }
+        for name, right in found.items():
+            print(
+                f"judge on {name}: " + ", ".join(f"{region} {share:.4f}" for region, share in right.items()), flush=True
+            )
+        return found
+
+    def found(self, arm: Arm, name: str, **how: Any) -> list[Row]:
+        """A part of an arm."""
+        config, title = self.config, f"style {arm.name} {name}"
+        inputs = {
+            "arm": arm.key(), "sampling": vars(config.sampling), "scenes": self.stage.cast.indices,
+            "caption": config.caption, "judge": self.judge.hash, "same_maps": config.same_maps, **how,
+        }  # fmt: skip
+        rows = self.folder.part(title, inputs, lambda: run(config, self.judge, arm, self.stage, **how))
+        self.strips.append((f"{arm.name}: {name}", self.folder.strip(title)))
+        right = ", ".join(f"{region} {100 * estimate(column(rows, region + ', right')).mean:.1f}" for region in REGIONS)
+        print(f"{title}: {right}", flush=True)
+        return rows
+
+    def arm(self, arm: Arm) -> Row:
+        """All that is asked of an arm."""
+        told: Row = {}
+        if "conflicting" in self.config.rows:
+            rows = self.found(arm, "conflicting")
+            floors = {other: self.found(arm, f"unrelated {other}", other=other) for other in ("fg", "bg")}
+            told["conflicting"] = conflicting(rows, floors["fg"], floors["bg"])
+        for axis in ("lambda_bg", "lambda_fg"):
+            if axis in self.config.rows:
+                axes = ("lambda_fg", "lambda_bg") if self.config.together else (axis,)
+                points = {
+                    value: self.found(arm, f"{axis} {value:g}", **dict.fromkeys(axes, value))
+                    for value in self.config.lambdas
+                }
+                told[axis] = curve(points, axis)
+                lines = {name: told[axis][name] for name in CURVES}
+                path = self.folder.path / f"style_{slug(arm.name)}_{axis}.png"
+                write_curves(path, f"{arm.name}: {axis}", list(points), lines, axis, "mean over scenes")
+        return told
+
+
+def measure(config: StyleConfig) -> Row:
+    """Run what is asked for every arm; returns what goes into results.json."""
+    this = _Run(config)
+    print(this.stage.cast.words(), flush=True)
+    results: Row = {
+        "scenes": config.count, "drawn": this.stage.cast.drawn, "seed": SEEDS["test"], "judge": this.ceiling(),
+        "sampling": vars(config.sampling), "caption": config.caption, "same_maps": config.same_maps,
+        "arms": {arm.name: this.arm(arm) for arm in this.arms},
+    }  # fmt: skip
+    write_strips(this.folder, "style", this.strips)
+    this.folder.finish("style", results, _table(config, this.stage.cast, results))
+    return results
+
+
+CURVES = (
+    "foreground, share", "background, share", "foreground, cosine", "background, cosine",
+    "background in the foreground", "foreground in the background",
+)  # fmt: skip
+LEAKS = {
+    "background in the foreground": "bg", "object's material in the foreground": "bg",
+    "foreground in the background": "fg",
+}  # fmt: skip
+"""Each leakage, and the exemplar that it comes from."""
+
+
+def column(rows: Sequence[Row], name: str) -> np.ndarray:
+    """One value of every scene."""
+    return np.array([float(row[name]) for row in rows])
+
+
+def conflicting(rows: list[Row], other_fg: list[Row], other_bg: list[Row]) -> Row:
+    """Regions, leakage with its floor subtracted scene by scene, and cosines."""
+    floors = {"fg": other_fg, "bg": other_bg}
+    found: Row = {f"{name}, right": vars(estimate(column(rows, f"{name}, right"))) for name in REGIONS}
+    for name, source in LEAKS.items():
+        floor = column(floors[source], name)
+        found[name] = vars(estimate(column(rows, name) - floor))
+        found[f"{name}, floor"] = vars(estimate(floor))
+    for name in ("foreground, cosine", "background, cosine"):
+        found[name] = vars(estimate(column(rows, name)))
+    return found
+
+
+def curve(points: dict[float, list[Row]], axis: str) -> Row:
+    """Means over lambda, with what the moved layer's curve does up to 1.5 and how far the other one's follows.
+
+    rank correlation: of lambda and the means, and the mean of the scenes' own. change: the other layer's range of
+    means over the moved one's rise from the smallest lambda to the greatest of at most 1.5.
+    """
+    found: Row = {"lambda": list(points)}
+    for name in CURVES:
+        found[name] = [float(column(rows, name).mean()) for rows in points.values()]
+    moved, still = ("background", "foreground") if axis == "lambda_bg" else ("foreground", "background")
+    values = [value for value in points if value <= TARGET_RANGE]
+    for kind in ("share", "cosine"):
+        table = {side: np.stack([column(points[v], f"{side}, {kind}") for v in values]) for side in (moved, still)}
+        means = table[moved].mean(1)
+        rise = table[moved][-1] - table[moved][0]
+        follows = [ratio(row - table[still][0], rise) for row in table[still][1:]]
+        change = max(follows, key=lambda one: abs(one.mean))
+        found[f"{kind}, rank correlation"] = rank_correlation(values, list(means))
+        found[f"{kind}, rank correlation of scenes"] = vars(
+            estimate([rank_correlation(values, list(scene)) for scene in table[moved].T])
+        )
+        found[f"{kind}, rise"] = vars(estimate(rise))
+        found[f"{kind}, the other's change over it"] = vars(change)
+    return found
+
+
+def _table(config: StyleConfig, found: Cast, results: Row) -> str:
+    """Markdown of all of it."""
+    words = [f"## Style\n\n{found.words()}. Caption: {config.caption}. DDIM {config.steps} steps, CFG {config.cfg}.\n"]
+    header = ["judge on", *REGIONS, "pixels"]
+    told = [
+        [name, *(f"{100 * right[region]:.2f}" for region in header[1:])] for name, right in results["judge"].items()
+    ]
+    words.append(markdown(header, told))
+    arms = {name: told["conflicting"] for name, told in results["arms"].items() if "conflicting" in told}
+    if arms:
+        header = ["arm", *(f"{name}, percent [95 %]" for name in REGIONS)]
+        words.append(
+            markdown(header, [[n, *(Estimate(**a[f"{r}, right"]).share() for r in REGIONS)] for n, a in arms.items()])
+        )
+        header = ["arm", *(f"{name}, percent of pixels less the floor [95 %] (floor)" for name in LEAKS)]
+        lines = [
+            [n, *(f"{Estimate(**a[k]).share()} ({100 * a[k + ', floor']['mean']:.1f})" for k in LEAKS)]
+            for n, a in arms.items()
+        ]
+        words.append(markdown(header, lines))
+    for name, arm in results["arms"].items():
+        for axis in ("lambda_bg", "lambda_fg"):
+            if axis in arm:
+                words.append(_curve_words(name, axis, arm[axis]))
+    return "\n".join(words)
+
+
+def _curve_words(arm: str, axis: str, told: Row) -> str:
+    header = [axis, *(f"{value:g}" for value in told["lambda"])]
+    lines = [[name, *(f"{value:.3f}" for value in told[name])] for name in CURVES]
+    notes = []
+    for kind in ("share", "cosine"):
+        scenes, rise, change = (
+            Estimate(**told[f"{kind}, {name}"]).number()
+            for name in ("rank correlation of scenes", "rise", "the other's change over it")
+        )
+        notes.append(
+            f"By {kind}, up to {TARGET_RANGE}: rank correlation of the means {told[f'{kind}, rank correlation']:.3f}, "
+            f"of scenes {scenes}; rise {rise}; the other layer's greatest change over it {change}."
+        )
+    return f"{arm}\n\n{markdown(header, lines)}\n" + "\n".join(notes) + "\n"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    add_options(parser, StyleConfig)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the measure and print its tables."""
+    config = from_arguments(StyleConfig, arguments)
+    torch.set_num_threads(config.threads)
+    with only_run_in(config.out):
+        measure(config)
+    print((config.out / "style.md").read_text(encoding="utf-8"))
