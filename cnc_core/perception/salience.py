@@ -72,11 +72,11 @@ class SalienceEstimator:
         if picture.shape[2:] != self.size:
             picture = F.interpolate(picture, size=self.size, mode="bilinear", align_corners=False, antialias=True)
         if preprocessing == "release":
-            return picture.contiguous()
+            return picture
         if self.family.by_maximum:
             picture = picture / picture.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)
         mean, std = (picture.new_tensor(value).reshape(3, 1, 1) for value in (self.family.mean, self.family.std))
-        return ((picture - mean) / std).contiguous()
+        return (picture - mean) / std
 
     def finish(self, output: Tensor, height: int, width: int) -> Tensor:
         """(B, 1, h, w) to salience (B, height, width) in [0, 1].

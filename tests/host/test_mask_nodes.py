@@ -179,8 +179,9 @@ def test_a_single_pixel(masks_server: Server, estimator: str) -> None:
 
 
 def test_a_picture_of_48_megapixels(masks_server: Server) -> None:
-    run = masks_server.run(salience("mini", "huge.png"), timeout=120)
-    assert shown(run, "2").shape == (1, 6000, 8000)
+    run = masks_server.run(salience("mini", "huge.png"))
+    assert shown(run, "2").shape == (1, 384, 512)  # what the node shows of it is small
+    assert run.outputs["9"]["shape"] == [[1, 6000, 8000]]
 
 
 def test_a_batch_shows_its_progress(masks_server: Server) -> None:
@@ -277,10 +278,11 @@ def test_sessions_are_dropped_with_their_models_after_the_host_has_unloaded_them
         salience_files.isnet(tmp_path / name)
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "saliency", ([str(tmp_path)], {".onnx"}))
     estimator = host.pack.part("nodes.host.perception").saliency_estimator
-    management.unload_all_models()
+    patchers = []
 
     def session(name: str) -> weakref.ref[object]:
         hosted = estimator(name)
+        patchers.append(weakref.ref(hosted.patcher))
         for _ in range(3):
             hosted.run(hosted.estimator.prepare(torch.rand(1, 8, 8, 3)))
             assert estimator(name) is hosted
@@ -289,7 +291,9 @@ def test_sessions_are_dropped_with_their_models_after_the_host_has_unloaded_them
     sessions = [session("first.onnx"), session("second.onnx")]
     gc.collect()
     assert all(kept() is not None for kept in sessions)
+    assert {patcher() for patcher in patchers} <= set(management.loaded_models())
     management.unload_all_models()
-    assert management.loaded_models() == []
+    left = [model for model in management.loaded_models() if model is not None]  # of other tests, maybe
+    assert not any(patcher() in left for patcher in patchers)
     gc.collect()
     assert all(kept() is None for kept in sessions)

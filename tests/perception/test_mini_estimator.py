@@ -44,10 +44,19 @@ def test_pictures_of_the_training_size_reach_the_network_untouched(network: Mini
     prepared = MiniEstimator("depth", network).prepare(image)
     assert torch.equal(prepared, image.movedim(-1, 1))
     with torch.no_grad():
-        raw = network(prepared)[:, 0]
+        raw = network(prepared.contiguous())[:, 0]
     assert raw.min() < 0, "the case is to have an overshoot, which is cut off"
     assert torch.equal(estimate(MiniEstimator("depth", network), image), raw.clamp(0, 1))
     assert torch.equal(estimate(MiniEstimator("saliency", network), image), raw.sigmoid())
+
+
+@pytest.mark.parametrize("kind", ["depth", "saliency"])
+def test_how_a_picture_lies_in_memory_does_not_matter(network: MiniNet, kind: str) -> None:
+    last = torch.rand(2, 128, 128, 3)
+    first = last.movedim(-1, 1).contiguous().movedim(1, -1)
+    assert first.stride() != last.stride()
+    estimator = MiniEstimator(kind, network)
+    assert torch.equal(estimate(estimator, first), estimate(estimator, last))
 
 
 def test_the_caller_may_run_the_network_itself(network: MiniNet) -> None:

@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from cnc_core.perception import depth_map, dilate, estimate, inpaint, load_depth, load_inpainter, load_saliency
-from cnc_core.perception.estimator import Inpainter, MapEstimator, Run
+from cnc_core.perception.estimator import Inpainter, MapEstimator
 from cnc_core.triplet import Triplet, cut_out, make_triplet
 
 from ..prepared import DEPTH_MAX, MASK_MAX, Sample, Skip
@@ -175,7 +175,6 @@ class Mask(Stage):
                 self.estimator,
                 work.stacked("source").to(self.device),
                 preprocessing=self.config.preprocessing,
-                run=_contiguously(self.estimator.network),
             ).cpu()
             found = [_object(one > self.config.mask_threshold) for one in salience.numpy()]
             work = replace(work, drafts=tuple(d.having(mask=m) for d, m in zip(work.drafts, found, strict=True)))
@@ -202,9 +201,7 @@ class Split(Stage):
         triplet = make_triplet(
             work.stacked("source").to(self.device),
             work.stacked("mask").to(self.device),
-            lambda image, mask: inpaint(
-                inpainter, image, mask, dilation=dilation, run=_contiguously(inpainter.network)
-            ),
+            lambda image, mask: inpaint(inpainter, image, mask, dilation=dilation),
         )
         return work.having(background=triplet.background.cpu())
 
@@ -225,12 +222,7 @@ class Depth(Stage):
         if self.estimator is None:
             return work
         source, background, mask = (work.stacked(n).to(self.device) for n in ("source", "background", "mask"))
-        estimated = partial(
-            depth_map,
-            self.estimator,
-            preprocessing=self.config.preprocessing,
-            run=_contiguously(self.estimator.network),
-        )
+        estimated = partial(depth_map, self.estimator, preprocessing=self.config.preprocessing)
         maps = {
             "fg_depth": estimated(source, version=self.config.fg_version, mask=mask),
             "bg_depth": estimated(background),
@@ -308,12 +300,6 @@ class Pack(Stage):
 
 STAGES: tuple[type[Stage], ...] = (Load, Mask, Split, Depth, Embed, Encode, Pack)
 """In order."""
-
-
-def _contiguously(network: nn.Module | None) -> Run | None:
-    """Runs a network on channels first, as they lie in memory: with channels last a CPU's convolutions choose their
-    algorithm by the batch, and a depth map then differs by 1e-4 with its neighbours."""
-    return None if network is None else lambda prepared: network(prepared.contiguous())
 
 
 def _rng(config: PrepareConfig, item: str) -> np.random.Generator:

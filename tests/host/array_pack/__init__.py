@@ -52,7 +52,7 @@ class CountAlive:
 
 
 class Wanted:
-    """An end for a mask, so that the host runs what makes it."""
+    """An end for a mask, so that the host runs what makes it; it tells the mask's shape."""
 
     RETURN_TYPES = ()
     FUNCTION = "take"
@@ -64,7 +64,7 @@ class Wanted:
         return {"required": {"mask": ("MASK", {})}}
 
     def take(self, mask: torch.Tensor) -> dict[str, Any]:
-        return {}
+        return {"ui": {"shape": [tuple(mask.shape)]}}
 
 
 NODE_CLASS_MAPPINGS = {"LoadArray": LoadArray, "CountAlive": CountAlive, "Wanted": Wanted}

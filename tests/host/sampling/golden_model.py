@@ -232,12 +232,14 @@ class Chunks:
 
         self.seen: list[list[int]] = []
         self.model = model.clone()
-        self.model.add_wrapper(WrappersMP.APPLY_MODEL, self._note)
+        seen = self.seen  # a wrapper that held self would keep the model after its last user, and the host complains
 
-    def _note(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        options = args[5]  # after x, t, c_concat, c_crossattn and control
-        self.seen.append(options["cond_or_uncond"])
-        return executor(*args, **kwargs)
+        def note(executor: Any, *args: Any, **kwargs: Any) -> Any:
+            options = args[5]  # after x, t, c_concat, c_crossattn and control
+            seen.append(options["cond_or_uncond"])
+            return executor(*args, **kwargs)
+
+        self.model.add_wrapper(WrappersMP.APPLY_MODEL, note)
 
 
 def check_equal(value: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
