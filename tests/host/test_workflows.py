@@ -32,7 +32,8 @@ Prompt = dict[str, dict[str, Any]]
 def golden_server(comfy: Path) -> Iterator[Server]:
     """A server with the golden model's loader beside our pack, and the files of both."""
     server = Server(comfy)
-    shutil.copytree(Path(__file__).with_name("golden_pack"), server.base / "custom_nodes" / "golden_pack")
+    for name in ("golden_pack", "array_pack"):
+        shutil.copytree(Path(__file__).with_name(name), server.base / "custom_nodes" / name)
     save_golden(server.models)
     make_dpt(server.models / "depth_estimation" / "tiny")
     with server as running:
@@ -211,3 +212,20 @@ def test_an_error_in_the_middle_of_sampling_reaches_the_user_as_text(golden_serv
     prompt["local"]["inputs"]["fg_depth"] = ["twice", 0]
     error = golden_server.run(prompt).error
     assert error is not None and "fg_depth has a batch of 4, the latents one of 2" in error
+
+
+def test_no_model_outlives_its_last_use(golden_server: Server) -> None:
+    """A model made of a model made of a model goes when another workflow takes its place, and waits for no garbage
+    collection. (After an error it does: the host keeps the traceback in a frame of the traceback.)"""
+
+    def alive(**options: bool) -> int:
+        run = golden_server.run({"count": node("CountAlive", class_name="ModelPatcher", **options)})
+        return run.outputs["count"]["alive"][0]  # type: ignore[no-any-return]
+
+    before = alive(collect=True)
+    prompt = composed()
+    prompt["again"] = node("CnC_SoftGuidance", **{**prompt["guidance"]["inputs"], "model": ["guidance", 0]})
+    prompt["sampler"]["inputs"]["model"] = ["again", 0]
+    assert golden_server.run(prompt).error is None
+    assert alive() == before
+    assert "memory leak" not in golden_server.log().lower()

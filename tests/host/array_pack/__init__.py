@@ -32,7 +32,7 @@ class LoadArray:
 
 
 class CountAlive:
-    """How many objects of a class, by its name, this process holds."""
+    """How many objects of a class, by its name, this process holds; collect: after a garbage collection."""
 
     RETURN_TYPES = ()
     FUNCTION = "count"
@@ -41,13 +41,15 @@ class CountAlive:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"class_name": ("STRING", {})}}
+        return {"required": {"class_name": ("STRING", {})}, "optional": {"collect": ("BOOLEAN", {})}}
 
     @classmethod
     def IS_CHANGED(cls, **_: Any) -> float:
         return float("nan")
 
-    def count(self, class_name: str) -> dict[str, Any]:
+    def count(self, class_name: str, collect: bool = False) -> dict[str, Any]:
+        if collect:
+            gc.collect()
         return {"ui": {"alive": [sum(type(thing).__name__ == class_name for thing in gc.get_objects())]}}
 
 
