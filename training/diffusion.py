@@ -18,15 +18,15 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 
 
 @cache
-def alphas_cumprod() -> Tensor:
-    """SD's scaled-linear schedule, (1000,)."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, STEPS, dtype=torch.float64) ** 2
-    return (1 - betas).cumprod(0).float()
+def alphas_cumprod(device: torch.device | str = "cpu") -> Tensor:
+    """SD's scaled-linear schedule, (1000,), computed on the CPU once for each device."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, STEPS, dtype=torch.float64, device="cpu") ** 2
+    return (1 - betas).cumprod(0).float().to(device)
 
 
 def levels(timesteps: Tensor) -> tuple[Tensor, Tensor]:
     """The share of signal and of noise at timesteps (B,), each (B, 1, 1, 1)."""
-    alpha = alphas_cumprod().to(timesteps.device)[timesteps][:, None, None, None]
+    alpha = alphas_cumprod(timesteps.device)[timesteps][:, None, None, None]
     return alpha.sqrt(), (1 - alpha).sqrt()
 
 
@@ -52,7 +52,7 @@ def min_snr_weights(prediction: Prediction, timesteps: Tensor, gamma: float) -> 
 
     Both weigh the error of the latent, which they stand for, by min(SNR, gamma).
     """
-    alpha = alphas_cumprod().to(timesteps.device)[timesteps]
+    alpha = alphas_cumprod(timesteps.device)[timesteps]
     snr = alpha / (1 - alpha)
     return snr.clamp(max=gamma) / (snr if prediction == "eps" else snr + 1)
 

@@ -49,7 +49,9 @@ def measure(models: Path, count: int) -> dict[str, float]:
             "depth of I_b": (layers.background, layers.bg_depth),
         }
         found = {
-            "autoencoder PSNR, dB": psnr(mini.autoencoder.decode(mini.autoencoder.encode(layers.image)), layers.image),
+            "autoencoder PSNR, dB": float(
+                psnr(mini.autoencoder.decode(mini.autoencoder.encode(layers.image)), layers.image)
+            ),
             "salience, IoU": _overlap(salient, layers.mask),
             "salience, pixels right": float((salient == layers.mask).float().mean()),
             **{

@@ -4,6 +4,7 @@ CLIPVisionModelWithProjection, so that hosts and libraries load them with their 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -144,7 +145,7 @@ class TextEncoder(nn.Module):
     def pooled(self, rows: Tensor, context: Tensor) -> Tensor:
         """The projected state of each caption's first end token, (B, projection_dim)."""
         ends = (rows == used_ids().index(END)).int().argmax(1)
-        return self.text_projection(context[torch.arange(len(rows)), ends])
+        return self.text_projection(context[torch.arange(len(rows), device=rows.device), ends])
 
 
 def whole_vocabulary(rows: Tensor, ids: Tensor, size: int = VOCABULARY) -> Tensor:
@@ -153,6 +154,13 @@ def whole_vocabulary(rows: Tensor, ids: Tensor, size: int = VOCABULARY) -> Tenso
     table = rows.mean(0, keepdim=True).repeat(size, 1)
     table[ids] = rows
     return table
+
+
+@cache
+def _moments(device: torch.device) -> tuple[Tensor, Tensor]:
+    """CLIP's mean and deviation of each channel, (3, 1, 1)."""
+    mean, deviation = (torch.tensor(values, device=device)[:, None, None] for values in (MEAN, DEVIATION))
+    return mean, deviation
 
 
 class ImageEncoder(nn.Module):
@@ -178,7 +186,8 @@ class ImageEncoder(nn.Module):
         size = self.config.image_size
         small = F.interpolate(picture, (size, size), mode="bicubic", antialias=True)
         small = (small * 255).clamp(0, 255).round() / 255
-        return (small - small.new_tensor(MEAN)[:, None, None]) / small.new_tensor(DEVIATION)[:, None, None]
+        mean, deviation = _moments(small.device)
+        return (small - mean) / deviation
 
     def forward(self, prepared: Tensor) -> Tensor:
         """Prepared pictures (B, 3, 64, 64) to image_embeds (B, projection_dim), not normalised."""

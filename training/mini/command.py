@@ -1,140 +1,177 @@
-"""`python -m training mini`: every stage of CnC-Mini in order, or one of them."""
+"""`python -m training mini`: every stage of CnC-Mini, or one of them; and the models that it is measured against."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors.torch import load_file
-
-from cnc_core.perception.mini import MiniNet
 
 from . import export, stage_autoencoder, stage_diffusion, stage_encoders, stage_perception
-from .autoencoder import Autoencoder
 from .cache import SceneCache
 from .clip import ImageEncoder
 from .dataset import Dataset
 from .finished import FinishedMini
-from .model import Mini
+from .loop import Line, Loss, Pace, Plan, Training, run_together
+from .stage_diffusion import ARMS
 
-SCENES = 6900
+SCENES = {"cpu": 12_000, "cuda": 100_000}
+BATCH_ON_A_CPU = 16
+ENCODERS_END = 0.25  # of the minutes, where they are limited
 FOLDER = Path(".cache/mini")
 MODELS = Path("models/mini")
+BASELINES = tuple(name for name in ARMS if name != "main")
 
 
 class Chain:
-    """The stages of one folder; each finds there what earlier ones left."""
+    """The stages of one folder; each finds there what earlier ones left, or else in the finished files."""
 
-    def __init__(self, folder: Path, models: Path, resume: bool, scenes: int = SCENES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        models: Path,
+        *,
+        device: str = "cpu",
+        resume: bool = True,
+        scenes: int = 0,
+        share: float = 1,
+        minutes: float | None = None,
+    ) -> None:
         self.runs, self.models, self.resume = folder / "runs", models, resume
-        self._folder, self._count = folder, scenes
+        self._share, self._began, self._minutes = share, time.monotonic(), minutes
+        self.device = torch.device(device)
+        self._folder, self._count = folder, scenes or SCENES[self.device.type]
+        self._scenes: SceneCache | None = None
+        self._data: Dataset | None = None
 
-    def scene_cache(self) -> SceneCache:
-        """The training scenes."""
-        return SceneCache(self._folder, "train", self._count)
+    @property
+    def scenes(self) -> SceneCache:
+        """The training scenes, rendered."""
+        if self._scenes is None:
+            self._scenes = SceneCache(self._folder, "train", self._count, self.device)
+            self._scenes.fill()
+        return self._scenes
 
-    def scenes(self) -> None:
-        """Render the training scenes."""
-        self.scene_cache().fill()
+    @property
+    def data(self) -> Dataset:
+        """Latents and embeddings of the scenes, by this folder's encoders or else the finished ones."""
+        if self._data is None:
+            if (self.runs / "encoders.pt").exists():
+                autoencoder = stage_autoencoder.restore(self.runs, self.device)
+                encoder: ImageEncoder | None = stage_encoders.restore(self.runs).image
+            else:
+                finished = FinishedMini.load(self.models)
+                autoencoder, encoder = finished.autoencoder, finished.image_encoder
+            if encoder is None:
+                raise FileNotFoundError(f"{self.models} holds no image_encoder.safetensors: run stage encoders")
+            self._data = Dataset(self.scenes, autoencoder.to(self.device), encoder.to(self.device))
+        return self._data
 
-    def _trained_autoencoder(self) -> Autoencoder:
-        if self._finished("autoencoder"):
-            return stage_autoencoder.narrowed(FinishedMini.load(self.models).autoencoder)
-        return stage_autoencoder.restore(self.runs)
+    def _pace(self, until: float = 1.0) -> Pace:
+        """The length of stages that are to end when this share of the minutes is over."""
+        deadline = None if self._minutes is None else self._began + 60 * self._minutes * until
+        return Pace(self._share, deadline)
 
-    def _trained_encoder(self) -> ImageEncoder | None:
-        if self._finished("encoders"):
-            return FinishedMini.load(self.models).image_encoder
-        return stage_encoders.restore(self.runs).image if (self.runs / "encoders.pt").exists() else None
-
-    def _finished(self, stage: str) -> bool:
-        """Whether a stage's run is not in this folder, but its result is among the finished files."""
-        return not (self.runs / f"{stage}.pt").exists() and (self.models / "unet.safetensors").exists()
-
-    def autoencoder(self) -> None:
-        """Pictures to latents and back."""
-        scenes = self.scene_cache()
-        model = stage_autoencoder.train(scenes, self.runs, self.resume)
-        print("autoencoder:", stage_autoencoder.measure(model, scenes, np.arange(64)), flush=True)
-
-    def decoder(self) -> None:
-        """More of the decoder alone: the latents stay what the diffusion stages know."""
-        scenes = self.scene_cache()
-        model = stage_autoencoder.train_decoder(scenes, self.runs, self.resume)
-        print("decoder:", stage_autoencoder.measure(model, scenes, np.arange(64)), flush=True)
+    def _planned(self, plan: Plan, pace: Pace) -> Plan:
+        """A plan as this device runs it: with smaller batches on a CPU."""
+        batch = min(plan.batch, BATCH_ON_A_CPU) if self.device.type == "cpu" else plan.batch
+        return replace(pace.of(plan), batch=batch)
 
     def encoders(self) -> None:
-        """The image encoder, taught with a text encoder and attributes."""
-        scenes = self.scene_cache()
-        model = stage_encoders.train(scenes, self.runs, self.resume)
-        print("encoders:", stage_encoders.measure(model, scenes, np.arange(512)), flush=True)
+        """Pictures to latents and back, and pictures to embeddings."""
+        pace, scenes = self._pace(until=ENCODERS_END), self.scenes
+        autoencoder, first, first_loss = stage_autoencoder.begin(
+            scenes, self.runs, self.resume, self._planned(stage_autoencoder.PLAN, pace)
+        )
+        encoders, second, second_loss = stage_encoders.begin(
+            scenes, self.runs, self.resume, self._planned(stage_encoders.PLAN, pace)
+        )
+        jobs = ((first, first_loss), (second, second_loss))
+        run_together([Line(job[0].plan.steps, iter([job])) for job in jobs], pace)
+        for training, _ in jobs:
+            training.use_average()
+            training.modules.requires_grad_(False)
+        rows = torch.arange(min(512, scenes.ready), device=self.device)
+        print("autoencoder:", stage_autoencoder.measure(autoencoder, scenes, rows[:64]), flush=True)
+        print("encoders:", stage_encoders.measure(encoders, scenes, rows), flush=True)
 
     def perception(self) -> None:
         """Depth and salience for the same world."""
-        scenes = self.scene_cache()
-        for kind in stage_perception.PLANS:
-            stage_perception.train(kind, scenes, self.runs, self.resume)
+        pace = self._pace()
+        run_together([self._perception_line(pace)], pace)
 
-    def depth_further(self) -> None:
-        """More of depth, from this folder's run or else from the finished file."""
-        if (self.runs / "depth.pt").exists():
-            depth = stage_perception.restore("depth", self.runs)
-        else:
-            depth = MiniNet()
-            finished = load_file(self.models / "depth.safetensors")
-            depth.load_state_dict({name: weight.float() for name, weight in finished.items()})
-        stage_perception.train_depth_further(depth, self.scene_cache(), self.runs, self.resume)
+    def _perception_line(self, pace: Pace) -> Line:
+        def jobs() -> Iterator[tuple[Training, Loss]]:
+            for kind, plan in stage_perception.PLANS.items():
+                planned = self._planned(plan, pace)
+                training, loss = stage_perception.begin(kind, self.scenes, self.runs, self.resume, planned)
+                yield training, loss
+                training.use_average()
 
-    def diffusion(self, name: str) -> None:
-        """One of the stages base, local, global, joint."""
-        model = self.model(stage_diffusion.BEFORE.get(name))
-        encoder = self._trained_encoder() if stage_diffusion.RECIPES[name].guided else None
-        data = Dataset(self.scene_cache(), self._trained_autoencoder(), encoder)
-        stage_diffusion.train(name, model, data, self.runs, self.resume)
+        return Line(sum(pace.of(plan).steps for plan in stage_perception.PLANS.values()), jobs())
 
-    def model(self, last: str | None) -> Mini:
-        """The Mini as it stands after a stage and those before it; what is before the runs here, is finished."""
-        torch.manual_seed(20)
-        model, names = Mini(), []
-        while last is not None:
-            if self._finished(last):
-                FinishedMini.load(self.models).put_into(model)
-                break
-            names.append(last)
-            last = stage_diffusion.BEFORE.get(last)
-        for name in reversed(names):
-            stage_diffusion.restore(name, model, self.runs)
-        return model.eval()
+    def _arm_line(self, name: str, pace: Pace) -> Line:
+        def planned(plan: Plan) -> Plan:
+            return self._planned(plan, pace)
+
+        jobs = stage_diffusion.run_arm(name, self.data, self.runs, self.resume, planned)
+        return Line(sum(pace.of(recipe.plan).steps for recipe in ARMS[name]), jobs)
+
+    def arms(self, *names: str, perception: bool = False) -> None:
+        """Diffusion models, trained beside each other; the estimators beside them if asked."""
+        pace = self._pace()
+        lines = [self._arm_line(name, pace) for name in names]
+        run_together([*lines, self._perception_line(pace)] if perception else lines, pace)
 
     def export(self) -> None:
         """Write what has been reached to the models' folder."""
-        reached = [name for name in stage_diffusion.RECIPES if (self.runs / f"{name}.pt").exists()]
-        export.write(self.runs, self.models, self.model(reached[-1] if reached else None), reached)
+        export.write(self.runs, self.models, self.device)
+
+    def everything(self) -> None:
+        """CnC-Mini from nothing."""
+        self.encoders()
+        self.arms("main", perception=True)
+        self.export()
+
+    def with_baselines(self) -> None:
+        """CnC-Mini and all that it is compared with, beside each other; the others go to a folder each."""
+        self.encoders()
+        self.arms(*ARMS, perception=True)
+        self.export()
+        self.export_baselines()
+
+    def export_baselines(self) -> None:
+        """Write each baseline that has run to a folder of its own beside the runs."""
+        for name in BASELINES:
+            if (self.runs / name).is_dir():
+                export.write_arm(name, self.runs, self.runs.parent / "arms" / name)
 
     def stages(self) -> dict[str, Callable[[], None]]:
-        """All stages by name, in order."""
-        diffusion = {name: (lambda name=name: self.diffusion(name)) for name in stage_diffusion.RECIPES}
+        """What `--stage` takes."""
         return {
-            "scenes": self.scenes,
-            "autoencoder": self.autoencoder,
+            "all": self.everything,
+            "with_baselines": self.with_baselines,
             "encoders": self.encoders,
             "perception": self.perception,
-            "depth_further": self.depth_further,
-            **diffusion,
-            "decoder": self.decoder,
+            **{name: (lambda name=name: self.arms(name)) for name in ARMS},  # type: ignore[misc]
             "export": self.export,
+            "export_baselines": self.export_baselines,
         }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    names = list(Chain(FOLDER, MODELS, True).stages())
-    parser.add_argument("--stage", choices=names, help="one stage alone (default: all, in order)")
+    names = list(Chain(FOLDER, MODELS).stages())
+    parser.add_argument("--stage", choices=names, default="all", help="a part of it (default: CnC-Mini from nothing)")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="rendered scenes and unfinished runs")
     parser.add_argument("--out", type=Path, default=MODELS, help="where the finished files go")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--scenes", type=int, default=0, help=f"how many; default {SCENES}")
+    parser.add_argument("--share", type=float, default=1.0, help="this share of every stage's steps")
+    parser.add_argument("--minutes", type=float, help="as many steps as fit into this time, all in all")
     parser.add_argument("--resume", choices=("automatic", "never"), default="automatic")
     parser.add_argument("--threads", type=int, default=2)
 
@@ -142,7 +179,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Run the command."""
     torch.set_num_threads(arguments.threads)
-    stages = Chain(arguments.folder, arguments.out, arguments.resume == "automatic").stages()
-    for name in [arguments.stage] if arguments.stage else stages:
-        print(f"stage {name}", flush=True)
-        stages[name]()
+    torch.backends.cudnn.benchmark = True
+    chain = Chain(
+        arguments.folder,
+        arguments.out,
+        device=arguments.device,
+        resume=arguments.resume == "automatic",
+        scenes=arguments.scenes,
+        share=arguments.share,
+        minutes=arguments.minutes,
+    )
+    chain.stages()[arguments.stage]()

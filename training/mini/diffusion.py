@@ -13,7 +13,8 @@ MIN_SNR = 5.0
 
 def v_loss(predicted: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
     """Mean squared error of v, weighted by min(SNR, 5) / (SNR + 1) and scaled to weights of mean one."""
-    snr = alphas_cumprod() / (1 - alphas_cumprod())
+    alpha = alphas_cumprod(timesteps.device)
+    snr = alpha / (1 - alpha)
     weights = snr.clamp(max=MIN_SNR) / (snr + 1)
-    weight = (weights / weights.mean()).to(timesteps.device)[timesteps]
+    weight = (weights / weights.mean())[timesteps]
     return (weight * (predicted - target).square().mean((1, 2, 3))).mean()

@@ -16,7 +16,7 @@ from .autoencoder import Autoencoder
 from .clip import ImageEncoder, TextEncoder
 from .dataset import empty_tokens
 from .diffusion import ddim, guided
-from .model import CONFIG, Conditions, Mini, narrowed, predict_v
+from .model import CONFIG, Conditions, predict_v
 from .words import rows as token_rows
 
 
@@ -72,13 +72,6 @@ class FinishedMini:
             if isinstance(module, nn.Module):
                 module.to(device)
         return self
-
-    def put_into(self, model: Mini) -> None:
-        """Give a model in training these weights, in its own narrower shapes."""
-        model.unet.load_state_dict(self.unet.state_dict())
-        model.text.load_state_dict(self.text.state_dict())
-        model.global_fuser.load_state_dict(self.global_fuser.state_dict())
-        model.local_fuser.load_state_dict(narrowed(self.local_fuser.state_dict(), model.local_fuser.state_dict()))
 
     @torch.no_grad()
     def sample(

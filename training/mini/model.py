@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cnc_core import DepthEncoding, FuserConfig, GlobalFuser, Guidance, LocalFuser, Region, UNet
+from cnc_core.attention import FUSED, Kernel
+from cnc_core.blocks import zeroed
 
 from .clip import TextEncoder
 from .diffusion import Predict
@@ -24,6 +26,12 @@ def small_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | 
 
 
 KERNELS = (small_attention, small_attention)
+
+
+def kernels_for(device: torch.device) -> tuple[Kernel, Kernel]:
+    """The attention that is fastest there for networks of this size: self and cross."""
+    return KERNELS if device.type == "cpu" else FUSED
+
 
 CONFIG = FuserConfig(
     in_channels=4,
@@ -53,6 +61,7 @@ class Conditions:
     mask: Tensor | None = None
     lambda_fg: float = 1.0
     lambda_bg: float = 1.0
+    bg_mask: Tensor | None = None  # None: all that mask does not cover
 
 
 class Mini(nn.Module):
@@ -77,13 +86,25 @@ class Mini(nn.Module):
         return soft_guidance(self.global_fuser, conditions)
 
     def forward(
-        self, x: Tensor, timesteps: Tensor, context: Tensor, depth: DepthEncoding | None, guidance: Guidance | None
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        depth: DepthEncoding | None,
+        guidance: Guidance | None,
+        fuser_share: Tensor | None = None,
     ) -> Tensor:
-        """v (B, 4, h, w) for noisy latents x (B, 4, h, w)."""
+        """v (B, 4, h, w) for noisy latents x (B, 4, h, w).
+
+        fuser_share (B, 1, 1, 1) multiplies the local fuser's residuals: 0 where a sample does without.
+        """
+        kernels = kernels_for(x.device)
         residuals = None
         if depth is not None:
-            residuals = self.local_fuser(x, timesteps, context, depth=depth, guidance=guidance, attention=KERNELS)
-        return self.unet(x, timesteps, context, residuals=residuals, guidance=guidance, attention=KERNELS)
+            residuals = self.local_fuser(x, timesteps, context, depth=depth, guidance=guidance, attention=kernels)
+            if fuser_share is not None:
+                residuals = [residual * fuser_share for residual in residuals]
+        return self.unet(x, timesteps, context, residuals=residuals, guidance=guidance, attention=kernels)
 
 
 def encode_depth(fuser: LocalFuser, conditions: Conditions) -> DepthEncoding | None:
@@ -100,7 +121,7 @@ def soft_guidance(fuser: GlobalFuser, conditions: Conditions) -> Guidance | None
         return None
     fg_tokens, bg_tokens = fuser(conditions.fg_embed, conditions.bg_embed)
     foreground = Region(fg_tokens, conditions.mask, conditions.lambda_fg)
-    return Guidance((foreground, Region(bg_tokens, None, conditions.lambda_bg)))
+    return Guidance((foreground, Region(bg_tokens, conditions.bg_mask, conditions.lambda_bg)))
 
 
 def predict_v(
@@ -109,12 +130,13 @@ def predict_v(
     """The networks with their conditions filled in; what does not depend on x or t is computed once."""
     context = text(conditions.tokens)
     depth, guidance = encode_depth(local_fuser, conditions), soft_guidance(global_fuser, conditions)
+    kernels = kernels_for(context.device)
 
     def predict(x: Tensor, timesteps: Tensor) -> Tensor:
         residuals = None
         if depth is not None:
-            residuals = local_fuser(x, timesteps, context, depth=depth, guidance=guidance, attention=KERNELS)
-        return unet(x, timesteps, context, residuals=residuals, guidance=guidance, attention=KERNELS)
+            residuals = local_fuser(x, timesteps, context, depth=depth, guidance=guidance, attention=kernels)
+        return unet(x, timesteps, context, residuals=residuals, guidance=guidance, attention=kernels)
 
     return predict
 
@@ -156,21 +178,6 @@ def released_streams(state: dict[str, Tensor], config: FuserConfig) -> dict[str,
     return wide
 
 
-def narrowed(state: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `released_streams`: a state in the released shapes, cut to those of `like`."""
-    narrow = {}
-    for key, part in like.items():
-        full = state[key]
-        if part.shape == full.shape:
-            narrow[key] = full
-        elif key == "feature_extractor.extractors.0.0.weight":
-            mine, whole = part.shape[1] // 2, full.shape[1] // 2
-            narrow[key] = torch.cat((full[:, :mine], full[:, whole : whole + mine]), dim=1)
-        else:
-            narrow[key] = full[tuple(slice(0, n) for n in part.shape)].clone()
-    return narrow
-
-
 def start_outputs(fuser: LocalFuser, share: float = 0.5) -> None:
     """Give the fuser's output convolutions small random weights in place of zeros.
 
@@ -185,6 +192,14 @@ def start_outputs(fuser: LocalFuser, share: float = 0.5) -> None:
                 module.weight.mul_(share if module in outputs else 1.0)
                 if module.bias is not None:
                     module.bias.zero_()
+
+
+def zero_outputs(fuser: LocalFuser) -> None:
+    """Give the fuser's output convolutions and those of its features zeros, the paper's start."""
+    outputs = (fuser.zero_convs, fuser.middle_block_out, fuser.feature_extractor.zero_convs)
+    for module in (module for group in outputs for module in group.modules()):
+        if isinstance(module, nn.Conv2d):
+            zeroed(module)
 
 
 def start_from_base(fuser: LocalFuser, base: UNet) -> None:

@@ -53,7 +53,7 @@ class _Solids:
 
 
 def _tensor(rows: object) -> Tensor:
-    return torch.from_numpy(np.asarray(rows, dtype=np.float32))
+    return torch.tensor(np.asarray(rows, dtype=np.float32))
 
 
 def _solids(things: Sequence[Thing], horizons: Sequence[float]) -> _Solids:
@@ -176,7 +176,7 @@ def _spread(inverse: Tensor) -> Tensor:
 
 @torch.no_grad()
 def render(scenes: Sequence[Scene], size: int = 128, samples: int = 2) -> Layers:
-    """Render scenes at size x size pixels with samples x samples rays a pixel."""
+    """Render scenes at size x size pixels with samples x samples rays a pixel, on torch's default device."""
     wide = size * samples
     batch = len(scenes)
     line = (torch.arange(wide, dtype=torch.float32) + 0.5) / wide - 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -64,6 +65,40 @@ class Scene:
             front=replace(self.back, distance=self.front.distance),
             back=replace(self.front, distance=self.back.distance),
         )
+
+    def dressed_as(self, other: Scene) -> Scene:
+        """This layout and these solids in the other scene's materials, surroundings and light."""
+        return replace(
+            self,
+            front=replace(self.front, material=other.front.material),
+            back=replace(self.back, material=other.back.material),
+            ground=other.ground,
+            backdrop=other.backdrop,
+            light=other.light,
+        )
+
+
+GROUP = 4
+"""Training scenes come in groups of this many; see `training_scene`."""
+
+
+def training_scene(seed: int, index: int) -> Scene:
+    """The training scene number index of a seed.
+
+    A group is a scene, the same with its roles exchanged, another layout that shows the same materials,
+    surroundings and light, and that one exchanged: index ^ 1 is a scene's exchange, index ^ 2 another picture that
+    can serve as its exemplar.
+    """
+    group, place = divmod(index, GROUP)
+    scene = _drawn(seed, 2 * group)
+    if place >= 2:
+        scene = _drawn(seed, 2 * group + 1).dressed_as(scene)
+    return scene.exchanged() if place % 2 else scene
+
+
+@lru_cache(maxsize=2)
+def _drawn(seed: int, index: int) -> Scene:
+    return draw_scene(seed, index)
 
 
 def _rotation(rng: np.random.Generator) -> np.ndarray:

@@ -1,124 +1,192 @@
-"""Stages "base", "local", "global" and "joint": the U-Net, then the paper's three.
+"""The diffusion stages: CnC-Mini itself, and the models that it is measured against.
 
-Departures from the paper, for a model that has no Stable Diffusion to start from:
-- "base" trains U-Net, text encoder and local fuser together. A step in four runs without the fuser,
-  so that the U-Net alone is a text-to-image model; "local" and "global" freeze it, as the paper does;
-- the fuser's outputs start small and random, see `model.start_outputs`;
-- "joint" trains the U-Net and the text encoder on, at half the rate: this small base has room to learn.
+Each arm is a list of recipes. "main" departs from the paper, since there is no Stable Diffusion to start from:
+U-Net, text encoder and both fusers learn together from nothing, and the local fuser's outputs start small and random
+(`model.start_outputs`). "paper_order" is the paper's own order: the base model alone, then a local fuser on the
+frozen base, cloned from its encoder with outputs of zero, then a global fuser, then both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from .dataset import Dataset, empty_tokens
 from .diffusion import STEPS, noised, v_loss, velocity
-from .loop import Draw, Plan, Training
-from .model import Conditions, Mini
+from .loop import Draw, Loss, Plan, Training, mixed
+from .model import Conditions, Mini, start_from_base, zero_outputs
+
+Maps = Literal["layers", "whole", "nearest", "max"]
+"""What the depth streams are given: the two layers; depth of I_s in both; one map alone, in the background's stream,
+depth of I_s ("nearest", a z-buffer) or the larger of the two layers' maps."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One stage: what trains, and with which probability each condition is left out or changed."""
+    """One stage: what trains, and with which probability a sample's conditions are left out or changed."""
 
     plan: Plan
-    trained: tuple[str, ...]  # of Mini's parts
-    no_fuser: float  # steps without the local fuser
-    guided: float  # steps with soft guidance
-    drop_text: float
+    trained: tuple[str, ...] = ("unet", "text", "local_fuser", "global_fuser")  # of Mini's parts
+    maps: Maps = "layers"
+    fuser: float = 0.85  # samples with the local fuser
+    guided: float = 0.5  # samples with soft guidance
+    masked: bool = True  # tokens act in their own layer only
+    drop_text: float = 0.15
+    drop_text_guided: float = 0.5
+    neutral: float = 0.25  # captions that do not tell the order
+    shapes: float = 0.15  # captions that tell the solids alone
+    deceiving: float = 0.05  # captions that tell the order the wrong way round, depth being right
     drop_depth: float = 0.08  # each map
     drop_embed: float = 0.08  # each embedding
-    full_scene: float = 0.2  # depth version v1 in the foreground stream
+    sibling: float = 0.5  # exemplars that are another picture of the same materials and surroundings
+    full_scene: float = 0.12  # layers: depth version v1 in the foreground's stream
+    masked_depth: float = 0.08  # layers: depth version v3 there
+    swapped: float = 0.15  # layers: the maps of the exchanged scene, each in the other stream
 
 
-RECIPES = {
-    "base": Recipe(
-        Plan("base", steps=2800, batch=16, learning_rate=1e-3, seed=21, ema=0.997, log_every=50, save_every=100),
-        ("unet", "text", "local_fuser"), no_fuser=0.25, guided=0.0, drop_text=0.15,
+def _plan(name: str, steps: int, seed: int) -> Plan:
+    return Plan(name, steps, batch=128, learning_rate=1e-3, seed=seed, ema=0.999, log_every=500, save_every=2000)
+
+
+STEPS_OF_ARM = 5000
+"""Of every arm that is compared with others at an equal budget."""
+
+ARMS: dict[str, tuple[Recipe, ...]] = {
+    "main": (Recipe(_plan("main", 16000, 21)),),
+    "together": (Recipe(_plan("together", STEPS_OF_ARM, 21)),),
+    "ablation": (Recipe(_plan("ablation", STEPS_OF_ARM, 21), maps="whole"),),
+    "single_z": (Recipe(_plan("single_z", STEPS_OF_ARM, 21), maps="nearest"),),
+    "single_max": (Recipe(_plan("single_max", STEPS_OF_ARM, 21), maps="max"),),
+    "no_mask": (Recipe(_plan("no_mask", STEPS_OF_ARM, 21), masked=False),),
+    "paper_order": (
+        Recipe(_plan("base", STEPS_OF_ARM // 2, 21), ("unet", "text"), fuser=0.0, guided=0.0),
+        Recipe(_plan("local", STEPS_OF_ARM // 4, 22), ("local_fuser",), fuser=1.0, guided=0.0),
+        Recipe(_plan("global", STEPS_OF_ARM // 8, 23), ("global_fuser",), fuser=0.0, guided=1.0),
+        Recipe(_plan("joint", STEPS_OF_ARM // 8, 24), ("local_fuser", "global_fuser"), fuser=1.0, guided=1.0),
     ),
-    "local": Recipe(
-        Plan("local", steps=150, batch=16, learning_rate=3e-4, seed=22, warm_up=30, ema=0.99, log_every=50),
-        ("local_fuser",), no_fuser=0.0, guided=0.0, drop_text=0.15,
-    ),
-    "global": Recipe(
-        Plan("global", steps=120, batch=16, learning_rate=1e-3, seed=23, warm_up=30, ema=0.99, log_every=50),
-        ("global_fuser",), no_fuser=0.3, guided=1.0, drop_text=0.55,
-    ),
-    "joint": Recipe(
-        Plan(
-            "joint", steps=800, batch=16, learning_rate=5e-4, seed=24, warm_up=50, ema=0.995, log_every=50,
-            save_every=100,
-        ),
-        ("unet", "text", "local_fuser", "global_fuser"), no_fuser=0.1, guided=0.5, drop_text=0.3,
-    ),
-    "further": Recipe(
-        Plan(
-            "further", steps=5000, batch=16, learning_rate=5e-4, seed=25, warm_up=100, ema=0.998, log_every=100,
-            save_every=250,
-        ),
-        ("unet", "text", "local_fuser", "global_fuser"), no_fuser=0.1, guided=0.5, drop_text=0.3,
-    ),
-}  # fmt: skip
-BEFORE = {"local": "base", "global": "local", "joint": "global", "further": "joint"}
+}
 
 
-def _kept(draw: Draw, share: float) -> Tensor:
-    return (draw.uniform(draw.plan.batch) >= share).float()
+def conditions_of(data: Dataset, rows: Tensor, recipe: Recipe, draw: Draw, empty: Tensor) -> tuple[Conditions, Tensor]:
+    """What a batch of rows is asked for, some of it left out or changed, and each sample's share of the local fuser.
+
+    empty: the empty caption, (1, 77). Shapes do not depend on what is drawn. A sample without guidance has masks of
+    zero, which in release mode is a region that was never given.
+    """
+    scenes, count = data.scenes, len(rows)
+
+    def chance(share: float) -> Tensor:
+        return draw.uniform(count) < share
+
+    def picture(values: Tensor) -> Tensor:
+        return values[:, None, None, None]
+
+    guided, with_fuser = chance(recipe.guided), chance(recipe.fuser)
+    tokens = scenes.tokens[rows]
+    kind = draw.uniform(count)
+    caption = torch.where((kind < recipe.neutral)[:, None], tokens[:, 1], tokens[:, 0])
+    caption = torch.where((kind > 1 - recipe.shapes)[:, None], tokens[:, 2], caption)
+    if recipe.maps == "layers":
+        deceived = chance(recipe.deceiving) & with_fuser
+        caption = torch.where(deceived[:, None], scenes.tokens[rows ^ 1][:, 0], caption)
+    dropped = torch.where(guided, chance(recipe.drop_text_guided), chance(recipe.drop_text))
+    caption = torch.where(dropped[:, None], empty, caption)
+
+    fg_depth, bg_depth = scenes.read("fg_depth", rows), scenes.read("bg_depth", rows)
+    mask = (fg_depth > 0).float()
+    fg_depth, bg_depth = _maps(data, rows, fg_depth, bg_depth, recipe, draw)
+    fg_depth = fg_depth * picture(~chance(recipe.drop_depth))
+    bg_depth = bg_depth * picture(~chance(recipe.drop_depth))
+
+    exemplars = torch.where(chance(recipe.sibling), rows ^ 2, rows)
+    fg_embed = data.source_embeds[exemplars] * ~chance(recipe.drop_embed)[:, None]
+    bg_embed = data.background_embeds[exemplars] * ~chance(recipe.drop_embed)[:, None]
+    here = picture(guided).float()
+    everywhere = here.expand_as(mask)
+    fg_mask, bg_mask = (mask * here, (1 - mask) * here) if recipe.masked else (everywhere, everywhere)
+    conditions = Conditions(caption, fg_depth, bg_depth, fg_embed, bg_embed, fg_mask, bg_mask=bg_mask)
+    return conditions, picture(with_fuser).float()
 
 
-def altered(conditions: Conditions, full_depth: Tensor, recipe: Recipe, draw: Draw) -> Conditions:
-    """Conditions with some left out, and with the whole scene's depth in some foreground streams."""
-    batch = draw.plan.batch
-    text = _kept(draw, recipe.drop_text).bool()[:, None]
-    changed = replace(conditions, tokens=torch.where(text, conditions.tokens, empty_tokens(batch)))
-    full = _kept(draw, 1 - recipe.full_scene)[:, None, None, None]
-    keep_fg, keep_bg = (_kept(draw, recipe.drop_depth)[:, None, None, None] for _ in range(2))
-    embed_fg, embed_bg = (_kept(draw, recipe.drop_embed)[:, None] for _ in range(2))
-    with_fuser, with_guidance = draw.numbers.random() >= recipe.no_fuser, draw.numbers.random() < recipe.guided
-    if with_fuser and conditions.fg_depth is not None and conditions.bg_depth is not None:
-        fg_depth = torch.where(full > 0, full_depth, conditions.fg_depth)
-        changed = replace(changed, fg_depth=fg_depth * keep_fg, bg_depth=conditions.bg_depth * keep_bg)
-    else:
-        changed = replace(changed, fg_depth=None, bg_depth=None)
-    if with_guidance and conditions.fg_embed is not None and conditions.bg_embed is not None:
-        return replace(changed, fg_embed=conditions.fg_embed * embed_fg, bg_embed=conditions.bg_embed * embed_bg)
-    return replace(changed, fg_embed=None, bg_embed=None)
+def _maps(
+    data: Dataset, rows: Tensor, fg_depth: Tensor, bg_depth: Tensor, recipe: Recipe, draw: Draw
+) -> tuple[Tensor, Tensor]:
+    """What the two streams see of a batch's layers (B, 1, H, W)."""
+    whole = data.scenes.read("depth", rows)
+    if recipe.maps == "whole":
+        return whole, whole
+    if recipe.maps != "layers":
+        one = whole if recipe.maps == "nearest" else torch.maximum(fg_depth, bg_depth)
+        return torch.zeros_like(one), one
+    kind = draw.uniform(len(rows))[:, None, None, None]
+    below = recipe.swapped
+    swapped = kind < below
+    mask = (fg_depth > 0).float()
+    full = ~swapped & (kind < below + recipe.full_scene)
+    third = ~swapped & ~full & (kind < below + recipe.full_scene + recipe.masked_depth)
+    other_fg, other_bg = data.scenes.read("fg_depth", rows ^ 1), data.scenes.read("bg_depth", rows ^ 1)
+    seen = torch.where(full, whole, torch.where(third, whole * mask, fg_depth))
+    return torch.where(swapped, other_bg, seen), torch.where(swapped, other_fg, bg_depth)
 
 
-def train(name: str, model: Mini, data: Dataset, folder: Path, resume: bool = True, plan: Plan | None = None) -> Mini:
-    """Train one stage to its plan's end, in place; the model ends with the averaged weights."""
-    recipe = replace(RECIPES[name], plan=plan or RECIPES[name].plan)
+def run_arm(
+    name: str, data: Dataset, folder: Path, resume: bool = True, planned: Callable[[Plan], Plan] = lambda plan: plan
+) -> Iterator[tuple[Training, Loss]]:
+    """The stages of an arm in order, all of one model, which has the averaged weights after each."""
+    torch.manual_seed(20)
+    model = Mini().to(data.scenes.device)
+    for written in ARMS[name]:
+        recipe = replace(written, plan=planned(written.plan))
+        if recipe.trained == ("local_fuser",):
+            start_from_base(model.local_fuser, model.unet)
+            zero_outputs(model.local_fuser)
+        training = begin(model, recipe, folder / name, resume)
+        yield training, _loss(model, recipe, data)
+        training.use_average()
+        model.requires_grad_(False)
+
+
+def begin(model: Mini, recipe: Recipe, folder: Path, resume: bool = True) -> Training:
+    """The training of one stage of a model, whose other parts are frozen."""
     model.requires_grad_(False)
     trained = nn.ModuleDict({part: model.get_submodule(part) for part in recipe.trained}).requires_grad_(True)
-    training = Training(recipe.plan, trained, folder, resume)
+    return Training(recipe.plan, trained, folder, resume)
 
-    def loss(draw: Draw) -> tuple[Tensor, dict[str, float]]:
+
+def _loss(model: Mini, recipe: Recipe, data: Dataset) -> Loss:
+    empty = empty_tokens(1).to(data.scenes.device)
+    with_fuser, with_guidance = recipe.fuser > 0, recipe.guided > 0
+
+    def loss(draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
         rows = draw.rows(data.scenes.ready)
-        latent, timesteps = data.latent(rows), draw.timesteps(STEPS)
+        latent, timesteps = data.latents[rows], draw.timesteps(STEPS)
         noise = draw.noise(*latent.shape)
-        full_depth = data.scenes.read("depth", rows)
-        conditions = altered(data.conditions(rows), full_depth, recipe, draw)
+        conditions, fuser_share = conditions_of(data, rows, recipe, draw, empty)
+        if not with_fuser:
+            conditions = replace(conditions, fg_depth=None, bg_depth=None)
+        if not with_guidance:
+            conditions = replace(conditions, fg_embed=None, bg_embed=None)
         x = noised(latent, noise, timesteps)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed(latent.device):
             depth, guidance = model.encode_depth(conditions), model.guidance(conditions)
             context = model.text(conditions.tokens)
-            predicted = model(x, timesteps, context, depth, guidance).float()
+            predicted = model(x, timesteps, context, depth, guidance, fuser_share).float()
         return v_loss(predicted, velocity(latent, noise, timesteps), timesteps), {}
 
-    training.run(loss)
-    training.use_average()
-    return model
+    return loss
 
 
-def restore(name: str, model: Mini, folder: Path) -> None:
-    """Put what a stage has reached into the model. Raises FileNotFoundError where it has not begun."""
-    recipe = RECIPES[name]
-    if not (folder / f"{name}.pt").exists():
-        raise FileNotFoundError(f"stage {name} has not run in {folder}: run `python -m training mini --stage {name}`")
-    parts = nn.ModuleDict({part: model.get_submodule(part) for part in recipe.trained})
-    Training(recipe.plan, parts.requires_grad_(True), folder).use_average()
-    model.requires_grad_(False)
+def restore(name: str, folder: Path) -> Mini:
+    """An arm's model as far as it has come. Raises FileNotFoundError where it has not begun."""
+    model = Mini()
+    begun = [recipe for recipe in ARMS[name] if (folder / name / f"{recipe.plan.name}.pt").exists()]
+    if not begun:
+        raise FileNotFoundError(f"{name} has not run in {folder}: run `python -m training mini --stage {name}`")
+    for recipe in begun:
+        begin(model, recipe, folder / name).use_average()
+    return model.requires_grad_(False)

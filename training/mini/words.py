@@ -12,6 +12,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,8 +45,23 @@ def tokenize(caption: str) -> list[int]:
 
 def rows(captions: list[str]) -> Tensor:
     """Captions as positions in `used_ids`, (B, LENGTH)."""
-    place = {token: k for k, token in enumerate(used_ids())}
-    return torch.tensor([[place[token] for token in tokenize(caption)] for caption in captions])
+    places = _places()
+    start, end = places[START], places[END]
+    filled = np.full((len(captions), LENGTH), end)
+    for row, caption in zip(filled, captions, strict=True):
+        words = [place for word in caption.split() for place in _word_places()[word]][: LENGTH - 2]
+        row[0], row[1 : 1 + len(words)] = start, words
+    return torch.from_numpy(filled)
+
+
+@cache
+def _places() -> dict[int, int]:
+    return {token: place for place, token in enumerate(used_ids())}
+
+
+@cache
+def _word_places() -> dict[str, list[int]]:
+    return {word: [_places()[token] for token in ids] for word, ids in table().items()}
 
 
 def split_word(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:

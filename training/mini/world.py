@@ -150,6 +150,8 @@ _LAYOUTS = (
     "the {front} in front of the {back} , {ground} and {backdrop} at {light}",
     "at {light} the {front} hides the {back} , {backdrop} above {ground}",
 )
+_NEUTRAL = "{first} and {second} on {ground} , {backdrop} , {light}"
+_SHAPES = "{front_solid} in front of {back_solid}"
 
 
 @dataclass(frozen=True)
@@ -166,25 +168,36 @@ class Attributes:
 
     def caption(self, layout: int = 0) -> str:
         """The scene in words; layout picks one of the ways to say it."""
-        return _LAYOUTS[layout % len(_LAYOUTS)].format(
-            front=f"{MATERIALS[self.front_material].name} {SOLIDS[self.front_solid].name}",
-            back=f"{MATERIALS[self.back_material].name} {SOLIDS[self.back_solid].name}",
+        return self._said(_LAYOUTS[layout % len(_LAYOUTS)])
+
+    def neutral_caption(self) -> str:
+        """The scene in words that do not tell who stands in front: the objects come in the order of the alphabet."""
+        return self._said(_NEUTRAL)
+
+    def shapes_caption(self) -> str:
+        """The solids and their order alone."""
+        return self._said(_SHAPES)
+
+    def _said(self, form: str) -> str:
+        front = f"{MATERIALS[self.front_material].name} {SOLIDS[self.front_solid].name}"
+        back = f"{MATERIALS[self.back_material].name} {SOLIDS[self.back_solid].name}"
+        first, second = sorted((front, back))
+        return form.format(
+            front_solid=SOLIDS[self.front_solid].name,
+            back_solid=SOLIDS[self.back_solid].name,
+            front=front,
+            back=back,
+            first=first,
+            second=second,
             ground=GROUNDS[self.ground].name,
             backdrop=BACKDROPS[self.backdrop].name,
             light=LIGHTS[self.light].name,
         )
 
-    def neutral_caption(self) -> str:
-        """The scene in words that do not tell who stands in front: the objects come in the order of the alphabet."""
-        pairs = ((self.front_material, self.front_solid), (self.back_material, self.back_solid))
-        first, second = sorted(f"{MATERIALS[material].name} {SOLIDS[solid].name}" for material, solid in pairs)
-        surroundings = f"{GROUNDS[self.ground].name} , {BACKDROPS[self.backdrop].name} , {LIGHTS[self.light].name}"
-        return f"{first} and {second} on {surroundings}"
-
 
 def vocabulary() -> list[str]:
     """Every word that a caption can hold, sorted."""
-    words = {word for layout in _LAYOUTS for word in layout.split() if not word.startswith("{")}
+    words = {word for form in (*_LAYOUTS, _NEUTRAL, _SHAPES) for word in form.split() if not word.startswith("{")}
     named = (SOLIDS, MATERIALS, GROUNDS, BACKDROPS, LIGHTS)
     words.update(word for things in named for thing in things for word in thing.name.split())
     return sorted(words)

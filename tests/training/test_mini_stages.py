@@ -1,0 +1,167 @@
+"""How CnC-Mini is trained: scenes in groups, what a sample is asked for, every arm from its first step to a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.mini.cache import SceneCache
+from training.mini.command import Chain
+from training.mini.dataset import Dataset, empty_tokens
+from training.mini.finished import FinishedMini
+from training.mini.loop import Draw, Plan
+from training.mini.model import CONFIG, Conditions, released_streams
+from training.mini.scenes import SEEDS, training_scene
+from training.mini.stage_diffusion import ARMS, Recipe, conditions_of, restore
+from training.mini.words import rows as token_rows
+
+SCENES = 16
+EMPTY = empty_tokens(1)
+
+
+def encode(picture: torch.Tensor) -> torch.Tensor:
+    return picture[:, :1, ::8, ::8].expand(-1, 4, -1, -1)
+
+
+class Encoder(torch.nn.Module):
+    def prepare(self, picture: torch.Tensor) -> torch.Tensor:
+        return picture
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        return picture.mean((1, 2, 3))[:, None].expand(-1, 96)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    scenes = SceneCache(tmp_path_factory.mktemp("scenes"), "train", SCENES)
+    scenes.fill()
+    autoencoder = torch.nn.Module()
+    autoencoder.encode = encode  # type: ignore[assignment]
+    return Dataset(scenes, autoencoder, Encoder())  # type: ignore[arg-type]
+
+
+def asked(data: Dataset, rows: torch.Tensor, **changed: object) -> tuple[Conditions, torch.Tensor]:
+    """The conditions of rows where nothing happens by chance but what is named."""
+    nothing = dict.fromkeys(
+        ("drop_text", "drop_text_guided", "neutral", "shapes", "deceiving", "drop_depth", "drop_embed", "sibling",
+         "full_scene", "masked_depth", "swapped"), 0.0,
+    )  # fmt: skip
+    recipe = Recipe(Plan("p", 1, len(rows), 1.0, 0), **{**nothing, "fuser": 1.0, "guided": 1.0, **changed})  # type: ignore[arg-type]
+    return conditions_of(data, rows, recipe, Draw(recipe.plan, 0), EMPTY)
+
+
+def test_training_scenes_come_in_groups_of_exchanges_and_siblings() -> None:
+    for first in (0, 40):
+        scene, exchanged, sibling, both = (training_scene(SEEDS["train"], first + k) for k in range(4))
+        assert exchanged.front.material == scene.back.material and exchanged.front.x == scene.back.x
+        assert exchanged.front.distance == scene.front.distance
+        for name in ("front_material", "back_material", "ground", "backdrop", "light"):
+            assert getattr(sibling.attributes, name) == getattr(scene.attributes, name)
+        assert (sibling.front.x, sibling.back.x) != (scene.front.x, scene.back.x)
+        assert both.front.material == exchanged.front.material
+
+
+def test_rendering_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = SceneCache(tmp_path / "whole", "train", 8)
+    whole.fill()
+    stopped = SceneCache(tmp_path / "parts", "train", 8)
+    with monkeypatch.context() as patch:
+        drawn: list[int] = []
+
+        def stop(cache: SceneCache, index: int) -> object:
+            drawn.append(index)
+            if index == 4:
+                raise KeyboardInterrupt
+            return training_scene(cache.seed, index)
+
+        patch.setattr(SceneCache, "scene", stop)
+        with pytest.raises(KeyboardInterrupt):
+            stopped.fill()
+    again = SceneCache(tmp_path / "parts", "train", 8)
+    again.fill()
+    assert all(torch.equal(again.arrays[name], whole.arrays[name]) for name in whole.arrays)
+    with pytest.raises(ValueError, match="holds 8 scenes"):
+        SceneCache(tmp_path / "parts", "train", 9)
+
+
+def test_nothing_left_out_is_the_scene_itself(data: Dataset) -> None:
+    rows = torch.arange(SCENES)
+    conditions, share = asked(data, rows)
+    assert conditions.fg_depth is not None and conditions.mask is not None and conditions.bg_mask is not None
+    assert torch.equal(conditions.fg_depth, data.scenes.read("fg_depth", rows))
+    assert torch.equal(conditions.tokens, data.scenes.tokens[:, 0])
+    assert torch.equal(conditions.mask, (conditions.fg_depth > 0).float())
+    assert torch.equal(conditions.mask + conditions.bg_mask, torch.ones_like(conditions.mask))
+    assert share.unique().tolist() == [1.0]
+
+
+def test_each_change_is_what_it_says(data: Dataset) -> None:
+    rows, scenes = torch.arange(SCENES), data.scenes
+    whole, fg, bg = (scenes.read(name, rows) for name in ("depth", "fg_depth", "bg_depth"))
+    mask = (fg > 0).float()
+    maps = {
+        "swapped": (bg[rows ^ 1], fg[rows ^ 1]),
+        "full_scene": (whole, bg),
+        "masked_depth": (whole * mask, bg),
+    }
+    for change, wanted in maps.items():
+        found, _ = asked(data, rows, **{change: 1.0})
+        assert torch.equal(found.fg_depth, wanted[0]) and torch.equal(found.bg_depth, wanted[1]), change
+    for arm, wanted in {"whole": (whole, whole), "nearest": (0 * fg, whole), "max": (0 * fg, fg.maximum(bg))}.items():
+        found, _ = asked(data, rows, maps=arm)
+        assert torch.equal(found.fg_depth, wanted[0]) and torch.equal(found.bg_depth, wanted[1]), arm
+    for change, kind in (("neutral", 1), ("shapes", 2)):
+        assert torch.equal(asked(data, rows, **{change: 1.0})[0].tokens, scenes.tokens[:, kind])
+    assert torch.equal(asked(data, rows, deceiving=1.0)[0].tokens, scenes.tokens[rows ^ 1, 0])
+    assert torch.equal(asked(data, rows, drop_text_guided=1.0)[0].tokens, EMPTY.expand(SCENES, -1))
+    assert torch.equal(asked(data, rows, sibling=1.0)[0].fg_embed, data.source_embeds[rows ^ 2])
+    everywhere, _ = asked(data, rows, masked=False)
+    assert everywhere.mask is not None and everywhere.bg_mask is not None
+    assert bool((everywhere.mask == 1).all()) and bool((everywhere.bg_mask == 1).all())
+    without, _ = asked(data, rows, guided=0.0)
+    assert without.mask is not None and without.bg_mask is not None
+    assert not without.mask.any() and not without.bg_mask.any()
+
+
+def test_conditions_are_left_out_at_their_rates(data: Dataset) -> None:
+    recipe = Recipe(Plan("p", 1, 64, 1.0, 0), guided=0.0)
+    texts, depths, shares = [], [], []
+    for step in range(100):
+        draw = Draw(recipe.plan, step)
+        conditions, share = conditions_of(data, draw.rows(SCENES), recipe, draw, EMPTY)
+        texts.append((conditions.tokens == EMPTY).all(1).float().mean())
+        assert conditions.bg_depth is not None
+        depths.append((conditions.bg_depth == 0).flatten(1).all(1).float().mean())
+        shares.append(share.mean())
+    assert torch.stack(texts).mean() == pytest.approx(recipe.drop_text, abs=0.02)
+    assert torch.stack(depths).mean() == pytest.approx(recipe.drop_depth, abs=0.02)
+    assert torch.stack(shares).mean() == pytest.approx(recipe.fuser, abs=0.02)
+
+
+def test_captions_of_each_kind(data: Dataset) -> None:
+    for row in range(SCENES):
+        known = data.scenes.scene(row).attributes
+        full, neutral, shapes = data.scenes.tokens[row]
+        assert torch.equal(full, token_rows([known.caption(row // 4)])[0])
+        assert torch.equal(shapes, token_rows([known.shapes_caption()])[0])
+        assert known.neutral_caption() == data.scenes.scene(row ^ 1).attributes.neutral_caption()
+        assert torch.equal(neutral, token_rows([known.neutral_caption()])[0])
+
+
+@pytest.mark.slow
+def test_all_of_it_runs_from_nothing_to_files_that_load(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    chain = Chain(tmp_path, tmp_path / "models", scenes=16, share=1e-4)
+    chain.with_baselines()
+    finished = FinishedMini.load(tmp_path / "models")
+    widened = released_streams(restore("main", chain.runs).local_fuser.state_dict(), CONFIG)
+    for key, value in finished.local_fuser.state_dict().items():
+        torch.testing.assert_close(value, widened[key].half().float())
+    for name in ARMS:
+        if name != "main":
+            told = json.loads((tmp_path / "arms" / name / "arm.json").read_text())
+            assert told["name"] == name and told["mask"] == (name != "no_mask")
+            FinishedMini.load(tmp_path / "arms" / name, lacking=tmp_path / "models")
