@@ -42,6 +42,7 @@ class SceneCache:
         self.device = torch.device(device)
         self._progress = self.folder / "progress.json"
         self._ready = 0
+        self._attributes: dict[int, Attributes] = {}
         self.arrays: dict[str, Tensor] = {}
         if self.device.type == "cpu":
             self._open()
@@ -80,7 +81,9 @@ class SceneCache:
 
     def scene(self, index: int) -> Scene:
         """The scene behind a row."""
-        return training_scene(self.seed, index)
+        scene = training_scene(self.seed, index)
+        self._attributes[index] = scene.attributes
+        return scene
 
     def fill(self) -> None:
         """Render what is missing."""
@@ -120,4 +123,4 @@ class SceneCache:
 
     @cached_property
     def _known(self) -> list[Attributes]:
-        return [self.scene(index).attributes for index in range(self._ready)]
+        return [self._attributes.get(index) or self.scene(index).attributes for index in range(self._ready)]
