@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from devtools.server import Run, Server
 
@@ -53,6 +53,9 @@ def depth_server(comfy: Path) -> Iterator[Server]:
         np.save(server.input / f"{name}.npy", array.astype(np.float32))
     models = server.models / "depth_estimation"
     make_dpt(models / "dpt")
+    weights = make_dpt(models / "constant") / "model.safetensors"
+    zeros = {name: torch.zeros_like(value) for name, value in load_file(weights).items()}
+    save_file(zeros, weights, metadata={"format": "pt"})
     make_depth_anything(models / "depth-anything" / "tiny")
     midas = make_midas(models / "midas_v21_small_256.pt")
     wrong = models / "wrong"
@@ -160,6 +163,14 @@ def test_pictures_that_are_none_are_told(depth_server: Server, file: str, messag
 @pytest.mark.parametrize("estimator", MODELS)
 def test_a_single_pixel_is_a_map_of_one_zero(depth_server: Server, estimator: str) -> None:
     np.testing.assert_array_equal(shown(depth_server.run(depth(estimator, file="pixel.png"))), np.zeros((1, 1, 1)))
+
+
+@pytest.mark.parametrize("options", [{}, {"invert": True}, {"clip_percent": 5.0}])
+def test_a_model_that_sees_no_depth_gives_zeros(depth_server: Server, options: dict[str, object]) -> None:
+    prompt = depth("constant", file="scene.png", **options)
+    prompt["4"] = node("ImageInvert", image=["2", 0])  # a file has no other value than 0 for what is not a number
+    prompt["3"]["inputs"] = {"images": ["4", 0], "filename_prefix": "depth"}
+    np.testing.assert_array_equal(shown(depth_server.run(prompt)), np.full((1, HEIGHT, WIDTH), 255))
 
 
 def test_a_picture_of_48_million_pixels(depth_server: Server) -> None:

@@ -84,7 +84,7 @@ def test_a_server_ends_with_the_process_that_started_it(comfy: Path, root: Path)
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=400)
     url, base = done.stdout.split()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while _answers(url) and time.monotonic() < deadline:
         time.sleep(0.1)
     shutil.rmtree(base)

@@ -240,7 +240,7 @@ def test_a_second_run_is_refused_until_the_first_ends_however_it_ends(tmp_path: 
         from training.files import only_run_in
         with only_run_in(Path({str(tmp_path)!r})):
             print("held", flush=True)
-            time.sleep(60)
+            time.sleep(600)
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(held)], stdout=subprocess.PIPE, text=True)
     try:
