@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from . import depth, judge, order, parts, style
+from . import depth, judge, order, parts, style, tables
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -13,6 +13,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ("order", "which object stands in front", order),
         ("style", "whose look each layer takes", style),
         ("depth", "the depth of reconstructions", depth),
+        ("tables", "the paper's metrics on folders of pictures", tables),
         ("judge", "train the network that tells what a pixel shows", judge),
         ("parts", "the Mini's smaller networks", parts),
     ):
