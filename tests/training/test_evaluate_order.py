@@ -140,7 +140,7 @@ def test_a_run_is_resumed_without_sampling(root: Path, tmp_path: Path, monkeypat
     (ablation / "arm.json").write_text('{"name": "ablation", "conditions": "whole"}')
     config = OrderConfig(
         arms=(mini, ablation), lacking=mini, out=tmp_path / "run", limit=2, steps=1, cfg=1.0, captions=("empty",),
-        rows=("as asked", "maps exchanged"),
+        rows=("as asked", "maps exchanged"), device="cpu",
     )  # fmt: skip
     first = order.measure(config)
     assert [(row["arm"], row["way"]) for row in first["rows"]] == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from skimage.metrics import structural_similarity
 
 from devtools.launch import complete_torchvision
 from training.config import ConfigError
-from training.evaluate import pictures, tables
+from training.evaluate import lpips_weights, pictures, tables
 from training.evaluate.pictures import Pictures, read_captions
 from training.evaluate.tables import TablesConfig, measure
+from training.files import file_hash
 
 complete_torchvision()  # beside a torch for processors alone its operators are missing, and torchmetrics imports it
 CPU = torch.device("cpu")
@@ -89,7 +91,7 @@ def test_missing_weights_are_named_with_where_they_belong(metric: str, folders: 
     made, empty = folders("made", count=10), tmp_path / "weights"
     empty.mkdir()
     plan = config(tmp_path, made, reference=made, metrics=(metric,), weights=empty)
-    name = pictures.BACKBONES["alex"] if metric == "lpips" else pictures.INCEPTION
+    name = "alexnet-owt-7be5be79.pth" if metric == "lpips" else pictures.INCEPTION
     with pytest.raises(ConfigError, match=name):
         measure(plan)
 
@@ -97,7 +99,7 @@ def test_missing_weights_are_named_with_where_they_belong(metric: str, folders: 
 @pytest.mark.parametrize("metric", ["fid", "lpips"])
 def test_a_look_alike_of_the_weights_is_refused(metric: str, folders: Folders, tmp_path: Path) -> None:
     made = folders("made")
-    for name in (pictures.INCEPTION, *pictures.BACKBONES.values()):
+    for name in (pictures.INCEPTION, *lpips_weights.FILES["alex"]):
         torch.save({}, tmp_path / name)
     with pytest.raises(ConfigError, match="not the published file"):
         measure(config(tmp_path, made, reference=made, metrics=(metric,), weights=tmp_path))
@@ -128,23 +130,46 @@ def test_pairs_have_to_be_there_and_of_one_size(folders: Folders, tmp_path: Path
         Pictures(made).read("broken")
 
 
-def lpips_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """AlexNet's layers in torchvision's layout, made up, under a name whose hash is right."""
+@pytest.fixture
+def alexnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """AlexNet's layers, made up, in a file of either layout in tmp_path, whose hashes are taken for the right ones."""
     from torchvision.models import alexnet
 
     torch.manual_seed(0)
-    plain = tmp_path / "alex.pth"
-    torch.save(alexnet(weights=None).state_dict(), plain)
-    name = f"alexnet-{hashlib.sha256(plain.read_bytes()).hexdigest()[:8]}.pth"
-    plain.rename(tmp_path / name)
-    monkeypatch.setitem(pictures.BACKBONES, "alex", name)
-    return tmp_path
+    state = {name: value for name, value in alexnet(weights=None).state_dict().items() if "features" in name}
+    torch.save(state, tmp_path / "ours.pth")
+    convolutions = {
+        f"Conv_{k}": {
+            "kernel": state[f"features.{layer}.weight"].permute(2, 3, 1, 0).numpy(),
+            "bias": state[f"features.{layer}.bias"].numpy(),
+        }
+        for k, layer in enumerate((0, 3, 6, 8, 10))
+    }
+    (tmp_path / "ours.ckpt").write_bytes(pickle.dumps({"NetLinLayer_0": {}, "AlexNet_0": convolutions}))
+    right = {f"ours.{end}": file_hash(tmp_path / f"ours.{end}") for end in ("pth", "ckpt")}
+    monkeypatch.setitem(lpips_weights.FILES, "alex", right)
+    return state
 
 
-def test_lpips_reads_torchvisions_layout(folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = lpips_weights(tmp_path, monkeypatch)
+def test_both_layouts_of_the_backbone_are_read(alexnet: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    for _ in range(2):
+        found = lpips_weights.backbone_weights(tmp_path, "alex")
+        assert found.keys() == alexnet.keys()
+        assert all(torch.equal(found[name], value) for name, value in alexnet.items())
+        (tmp_path / "ours.pth").unlink(missing_ok=True)
+
+
+def test_a_pickle_of_anything_but_arrays_is_not_run(alexnet: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    (tmp_path / "ours.pth").unlink()
+    (tmp_path / "ours.ckpt").write_bytes(pickle.dumps({"AlexNet_0": Path("/")}))
+    lpips_weights.FILES["alex"]["ours.ckpt"] = file_hash(tmp_path / "ours.ckpt")
+    with pytest.raises(pickle.UnpicklingError, match="no place"):
+        lpips_weights.backbone_weights(tmp_path, "alex")
+
+
+def test_lpips_grows_with_the_difference(folders: Folders, tmp_path: Path, alexnet: dict[str, torch.Tensor]) -> None:
     true, near, far = (Pictures(folders(name, noise=noise)) for name, noise in (("a", 0.0), ("b", 8.0), ("c", 60.0)))
-    same, little, much = (pictures.lpips(made, true, weights, "alex", CPU) for made in (true, near, far))
+    same, little, much = (pictures.lpips(made, true, tmp_path, "alex", CPU) for made in (true, near, far))
     assert all(row["value"] == 0.0 for row in same)
     assert all(0 < one["value"] < two["value"] for one, two in zip(little, much, strict=True))
 

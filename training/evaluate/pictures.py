@@ -24,11 +24,11 @@ from training.config import ConfigError
 from training.files import file_hash
 
 from .folder import Row
+from .lpips_weights import backbone_weights
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
-BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
-"""File names as their authors publish them: the last part is the beginning of the file's SHA-256."""
+"""The file's name as its authors publish it: the last part is the beginning of its SHA-256."""
 SPLITS = 10
 _BATCH = 16
 
@@ -93,17 +93,6 @@ def pairs(made: Pictures, true: Pictures) -> Iterator[tuple[str, Tensor, Tensor]
         yield name, one[None].float() / 255, other[None].float() / 255
 
 
-def _weights(folder: Path, name: str, metric: str) -> Path:
-    """A file of published weights. Raises ConfigError where it is not there or holds something else."""
-    path = folder / name
-    if not path.exists():
-        raise ConfigError(f"{metric} needs the weights {name} in {folder}: get them, or leave {metric} out (--metrics)")
-    wanted = name.removesuffix(".pth").rpartition("-")[2]
-    if not file_hash(path).startswith(wanted):
-        raise ConfigError(f"{path} is not the published file (its SHA-256 begins {wanted}): {metric} is defined by it")
-    return path
-
-
 @contextlib.contextmanager
 def _needing(package: str) -> Iterator[None]:
     try:
@@ -115,7 +104,15 @@ def _needing(package: str) -> Iterator[None]:
 
 
 def _inception(folder: Path, feature: str, metric: str, device: torch.device) -> Any:
-    path = _weights(folder, INCEPTION, metric)
+    """Inception from its published file. Raises ConfigError where that is not there or holds something else."""
+    path = folder / INCEPTION
+    if not path.exists():
+        raise ConfigError(
+            f"{metric} needs the weights {INCEPTION} in {folder}: get them, or leave {metric} out (--metrics)"
+        )
+    begin = INCEPTION.removesuffix(".pth").rpartition("-")[2]
+    if not file_hash(path).startswith(begin):
+        raise ConfigError(f"{path} is not the published file (its SHA-256 begins {begin}): {metric} is defined by it")
     with _needing("torch-fidelity"):
         from torchmetrics.image.fid import NoTrainInceptionV3
 
@@ -127,7 +124,7 @@ def fid(made: Pictures, true: Pictures, weights: Path, device: torch.device) -> 
     """Frechet Inception Distance (Heusel et al. 2017) between two folders; smaller is nearer."""
     if len(made.files) < 2 or len(true.files) < 2:
         raise ConfigError("FID needs at least two pictures on either side")
-    network = _inception(weights, "2048", "FID", device)
+    network = _inception(weights, "2048", "fid", device)
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     metric = FrechetInceptionDistance(network).to(device)
@@ -168,8 +165,7 @@ def ssim(made: Pictures, true: Pictures) -> list[Row]:
 @torch.no_grad()
 def lpips(made: Pictures, true: Pictures, weights: Path, backbone: str, device: torch.device) -> list[Row]:
     """LPIPS v0.1 (Zhang et al. 2018) of each pair; 0 is the same picture."""
-    state = torch.load(_weights(weights, BACKBONES[backbone], "lpips"), weights_only=True, map_location="cpu")
-    network = lpips_network(state, backbone).to(device)
+    network = lpips_network(backbone_weights(weights, backbone), backbone).to(device)
     return [
         {"picture": name, "value": float(network(one.to(device), other.to(device), normalize=True))}
         for name, one, other in pairs(made, true)
