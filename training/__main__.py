@@ -1,4 +1,16 @@
-"""The commands of `python -m training`."""
+"""Make checkpoints of Compose and Conquer: from pictures to a file that ComfyUI loads.
+
+    prepare   pictures to a set: masks, inpainted backgrounds, depth, latents, embeddings, text states
+    train     a stage on that set: local (depth), global (exemplars), then joint (both)
+    export    what came out in half precision, or in the form of the authors' release
+
+A trial in minutes, on a CPU, with what is in the repository:
+
+    python -m training prepare --config training/recipes/prepare_scenes.toml --out sets/scenes
+    python -m training train --config training/recipes/train_mini.toml
+
+docs/training.md tells all of it, the paper's own run included; COMMAND --help lists what a command takes.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +39,9 @@ EXPECTED = (
 
 def main() -> None:
     """Parse and run."""
-    parser: argparse.ArgumentParser = Parser(prog="python -m training", description=__doc__)
+    parser: argparse.ArgumentParser = Parser(
+        prog="python -m training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     prepare.add_commands(commands)
     mini = commands.add_parser("mini", help="make CnC-Mini")

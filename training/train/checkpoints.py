@@ -26,6 +26,7 @@ from cnc_core import CheckpointError, Fusers, save_fusers
 
 from ..files import replacing
 
+_WITHIN = "."
 _STATE = re.compile(r"step_(\d+)\.state\.safetensors")
 
 
@@ -106,26 +107,31 @@ class Checkpoints:
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An optimizer's state as named tensors, and what is in it that is no tensor."""
-    tensors: dict[str, Tensor] = {}
-    rest: dict[str, Any] = {}
-    for number, values in optimizer.state_dict()["state"].items():
-        for name, value in values.items():
-            key = f"optimizer.{number}.{name}"
-            if isinstance(value, Tensor):
-                tensors[key] = value
-            else:
-                rest[key] = value
-    return tensors, rest
+    flat = _flat(optimizer.state_dict()["state"], "optimizer")
+    tensors = {name: value for name, value in flat.items() if isinstance(value, Tensor)}
+    return tensors, {name: value for name, value in flat.items() if name not in tensors}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, values: Mapping[str, Any]) -> None:
     """Put what `optimizer_tensors` has taken back into an optimizer of the same parameters."""
     state: dict[int, dict[str, Any]] = {}
     for key, value in values.items():
-        if key.startswith("optimizer."):
-            _, number, name = key.split(".", 2)
-            state.setdefault(int(number), {})[name] = value
+        first, *names = key.split(_WITHIN)
+        if first == "optimizer":
+            place = state.setdefault(int(names[0]), {})
+            for name in names[1:-1]:
+                place = place.setdefault(name, {})
+            place[names[-1]] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _flat(nested: Mapping[Any, Any], name: str) -> dict[str, Any]:
+    """The values of nested mappings under the path of their keys: 8-bit Adam has mappings within a parameter's."""
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        path = f"{name}{_WITHIN}{key}"
+        found |= _flat(value, path) if isinstance(value, Mapping) else {path: value}
+    return found
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

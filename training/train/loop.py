@@ -325,7 +325,7 @@ _DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def make_accelerator(config: TrainConfig) -> Any:
-    """What spreads a run over its processes. Raises ConfigError where accelerate is not installed."""
+    """What spreads a run over its processes. Raises ConfigError without accelerate, and for fp16 on a CPU."""
     try:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
@@ -336,7 +336,12 @@ def make_accelerator(config: TrainConfig) -> Any:
         ) from error
     AcceleratorState._reset_state()  # a notebook may train a second stage, in another precision
     kwargs = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    return Accelerator(mixed_precision=config.mixed_precision, cpu=config.device == "cpu", kwargs_handlers=[kwargs])
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision, cpu=config.device == "cpu", kwargs_handlers=[kwargs]
+    )
+    if config.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ConfigError("fp16 needs a GPU, and training would run on a CPU: give --mixed-precision bf16, or no")
+    return accelerator
 
 
 def _optimizer(config: TrainConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -345,7 +350,9 @@ def _optimizer(config: TrainConfig, parameters: list[nn.Parameter]) -> torch.opt
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
-        raise ConfigError("8-bit AdamW needs bitsandbytes: `pip install bitsandbytes`") from error
+        raise ConfigError(
+            "8-bit AdamW needs bitsandbytes: `pip install bitsandbytes`, or this package's extra `eight-bit`"
+        ) from error
     return AdamW8bit(parameters, config.learning_rate, weight_decay=config.weight_decay)
 
 
