@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -161,3 +162,31 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     assert len(one["losses"]) == 10
     torch.testing.assert_close(torch.tensor(two["losses"]), torch.tensor(one["losses"]), rtol=1e-4, atol=0)
     assert one["validation"] == pytest.approx(two["validation"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+    """Two processes, killed, and then one: the samples come in the same order, and the losses are as of one alone."""
+    tiny_config(tmp_path)
+    whole = tiny_config(tmp_path, steps=8, out=tmp_path / "whole")
+    train_stage(whole)
+    parted = tiny_config(tmp_path, steps=8, out=tmp_path / "parted")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "training"]
+    process = subprocess.Popen(
+        [*launch, *command(parted)[3:]], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for_step(process, parted, 3)
+    finally:
+        workers = psutil.Process(process.pid).children(recursive=True)
+        for each in (process, *workers):
+            each.kill()
+        psutil.wait_procs(workers)
+        process.wait()
+    reached = told(parted)[-1]["step"]
+    train_stage(parted)
+    assert 3 <= int(str(reached)) < 8, "it ended before it was killed"
+    lines = [[line for line in told(config) if "order" in line] for config in (whole, parted)]
+    assert [line["order"] for line in lines[0]] == [line["order"] for line in lines[1]]
+    losses = [torch.tensor([line["loss"] for line in some]) for some in lines]
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=0)
