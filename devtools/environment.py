@@ -178,7 +178,8 @@ def requirements() -> list[str]:
     comfy = [line for line in _lines(COMFY / "requirements.txt") if line not in ("torch", "torchvision", "torchaudio")]
     # The same OpenCV without its windows: a test machine may have no display libraries.
     pack = [re.sub(r"^opencv-python\b", "opencv-python-headless", line) for line in _lines(ROOT / "requirements.txt")]
-    used = [line for name in ("perception", "training", "evaluation", "dev") for line in extras[name]]
+    names = ("perception", "training", "eight-bit", "scale", "evaluation", "dev")
+    used = [line for name in names for line in extras[name]]
     return [*TORCH, "requests", *comfy, *pack, *used]
 
 
