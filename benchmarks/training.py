@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from training.train.loader import Loader
 from training.train.order import Order
 
 from .training_inputs import CAPTIONS, TOKENS, write_set
-from .training_steps import Inputs, measure, measure_compiled, measure_memory
+from .training_steps import Inputs, measure, measure_compiled, measure_forward, measure_memory
 
 STAGES: tuple[Stage, ...] = ("local", "global", "joint")
 PARTS = ("loader", "prepare", *STAGES)
@@ -71,8 +72,10 @@ def measure_stage(inputs: Inputs, stage: Stage, batches: tuple[int, ...], rounds
     trainer = measure(inputs, stage, batches, rounds)
     if compiled:
         measure_compiled(trainer, batches[-1], rounds)
-    elif stage == "local" and trainer.device.type == "cuda":
-        measure_memory(trainer)
+    elif stage == "local":
+        measure_forward(trainer, batches[-1], rounds)
+        if trainer.device.type == "cuda":
+            measure_memory(trainer)
     trainer.accelerator.free_memory()
     del trainer
     gc.collect()
@@ -105,7 +108,8 @@ def measure_loader(folder: Path, samples: int = 256, batch: int = 32) -> None:
                     loader.training(some)
                 if place >= samples // batch:
                     times.append(time.process_time() - began)
-            print(f"  {stage:7}{kind:15}{len(turns) * batch / sum(times):8.0f} samples a second", flush=True)
+            rate = batch / statistics.median(times)
+            print(f"  {stage:7}{kind:15}{rate:8.0f} samples a second (median of {len(turns)} batches)", flush=True)
     torch.set_num_threads(threads)
 
 

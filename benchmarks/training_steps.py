@@ -22,7 +22,7 @@ from training.train.config import Stage
 from training.train.loader import Batch
 from training.train.plan import peak_memory
 
-from .training_inputs import Encode, sd_encoders, write_base, write_fusers, write_set, write_text_encoder
+from .training_inputs import TOKENS, Encode, sd_encoders, write_base, write_fusers, write_set, write_text_encoder
 
 GIB = 2**30
 CARD = 24.0
@@ -115,6 +115,22 @@ def measure(inputs: Inputs, stage: Stage, batches: tuple[int, ...], rounds: int)
         print(f"  batch {batch}: {told}: {medians[ENCODING] / medians[PREPARED]:.2f} times as many", flush=True)
     print(f"  peak memory of this process so far: {peak_memory(device) / GIB:.1f} GiB", flush=True)
     return trainer
+
+
+@torch.no_grad()
+def measure_forward(trainer: Measured, batch: int, rounds: int) -> None:
+    """Print how fast the base's U-Net is alone, which is what inpainting and sampling take most of."""
+    device, unet = trainer.device, trainer.network.unet
+    dtype, latent = next(unet.parameters()).dtype, trainer.loader.latent_shape
+    x = torch.randn(batch, *latent, device=device, dtype=dtype)
+    text = torch.randn(batch, TOKENS, unet.config.context_dim, device=device, dtype=dtype)
+    timesteps = torch.full((batch,), 500, device=device)
+    times = []
+    for _ in range(rounds + 1):
+        began = time.perf_counter()
+        float(unet(x, timesteps, text).sum())  # waits for the device
+        times.append(time.perf_counter() - began)
+    print(f"  the U-Net's forward alone, batch {batch}: {_rate(batch, times[1:])}", flush=True)
 
 
 def measure_compiled(trainer: Measured, batch: int, rounds: int) -> None:
