@@ -9,10 +9,14 @@ from typing import Any, Literal
 from cnc_core.perception import DILATION, PREPROCESSING, VERSIONS, Preprocessing, Version
 from training.config import option
 
+from .diffusion_inpaint import is_diffusion
 from .sources import CocoSource, FolderSource, PickAPicSource, ReleaseSource, SceneSource, Source, TarSource
 
 GIVEN = "given"
 """In place of an estimator's name: the layer is the source's own."""
+PROMPT = "empty scenery, highly detailed, no people"
+"""The paper's, appendix A.2."""
+NEGATIVE = "people, person, animal, object, text, watermark, blurry, low quality"
 NO_TEXT = "none"
 """In place of a text encoder's name: captions are kept, their states are not."""
 
@@ -43,7 +47,15 @@ class PrepareConfig:
     mask: str = option("a salience estimator by name, or 'given'", default=GIVEN)
     mask_threshold: float = option("salience above this is the object", default=0.5)
     min_object: float = option("leave out pictures whose object covers no larger share", default=0.0)
-    inpainter: str = option("an inpainter by name, or 'given' (the source's background)", default="telea")
+    inpainter: str = option(
+        "an inpainter by name, a folder with Stable Diffusion's inpainting model in diffusers' layout, or 'given' (the "
+        "source's background)",
+        default="telea",
+    )
+    inpaint_prompt: str = option("Stable Diffusion: what is there instead", default=PROMPT)
+    inpaint_negative: str = option("Stable Diffusion: what is not there", default=NEGATIVE)
+    inpaint_steps: int = option("Stable Diffusion: sampling steps", default=25)
+    inpaint_cfg: float = option("Stable Diffusion: classifier-free guidance", default=10.0)
     dilation: float = option("how wide a brush grows the hole, in pixels at 512", default=float(DILATION))
     condition: Literal["depth", "canny"] = option("what the local fuser is to see", default="depth")
     depth: str = option("a depth estimator by name, or 'given'", default="mini")
@@ -72,7 +84,7 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         if self.size <= 0 or self.size % 64:
             raise ValueError(f"size is a multiple of 64, the U-Net halves its latents three times; got {self.size}")
-        for name in ("shard_size", "batch_size", "workers", "max_captions", "scenes"):
+        for name in ("shard_size", "batch_size", "workers", "max_captions", "scenes", "inpaint_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1; got {getattr(self, name)}")
         if self.max_captions > 255:
@@ -91,10 +103,12 @@ class PrepareConfig:
 
     def facts(self) -> dict[str, Any]:
         """The fields that the samples depend on, as the manifest keeps them."""
-        names = (
+        names: tuple[str, ...] = (
             "size", "crop", "min_side", "mask_threshold", "min_object", "dilation", "fg_version", "preprocessing",
             "max_captions", "seed", "pictures", "batch_size", "threads", "precision",
         )  # fmt: skip
+        if is_diffusion(self.inpainter):
+            names += ("inpaint_prompt", "inpaint_negative", "inpaint_steps", "inpaint_cfg")
         return {name: getattr(self, name) for name in names}
 
 

@@ -18,6 +18,7 @@ from training.config import save_config
 from ..files import only_run_in
 from ..prepared import ArraySpec, Manifest, SetWriter, Skip, array_specs
 from .config import GIVEN, NO_TEXT, PrepareConfig, open_source
+from .diffusion_inpaint import is_diffusion
 from .encoders import caption_dim, encoder_path, model_facts, picture_dim
 from .local_engine import run_here
 from .ray_engine import run_on_ray
@@ -147,7 +148,9 @@ def _models(config: PrepareConfig) -> dict[str, dict[str, str]]:
         ("inpainter", "inpainting", config.inpainter),
         ("depth", "depth", config.depth if config.condition == "depth" else None),
     ):
-        if name is not None:
+        if name is not None and is_diffusion(name):
+            facts[role] = model_facts(name, Path(name))
+        elif name is not None:
             facts[role] = model_facts(name, None if name == GIVEN else model_path(kind, name, folders))  # type: ignore[arg-type]
     for role in ("autoencoder", "image_encoder", "text_encoder"):
         name = getattr(config, role)

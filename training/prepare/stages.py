@@ -25,6 +25,7 @@ from cnc_core.triplet import Triplet, cut_out, make_triplet
 
 from ..prepared import DEPTH_MAX, MASK_MAX, Sample, Skip
 from .config import GIVEN, NO_TEXT, PrepareConfig, open_source
+from .diffusion_inpaint import DiffusionInpainter, is_diffusion, load_diffusion_inpainter
 from .encoders import CaptionEncoder, LatentEncoder, PictureEncoder
 from .pictures import check_aspect, choose_square, decode, decode_plane, encode_png
 from .sources import BrokenItem, Source
@@ -190,14 +191,27 @@ class Split(Stage):
 
     def __init__(self, config: PrepareConfig) -> None:
         super().__init__(config)
-        self.inpainter: Inpainter | None = None
-        if config.inpainter != GIVEN:
+        self.inpainter: Inpainter | DiffusionInpainter | None = None
+        if is_diffusion(config.inpainter):
+            self.inpainter = load_diffusion_inpainter(
+                config.inpainter,
+                self.device,
+                _DTYPES[config.precision],
+                prompt=config.inpaint_prompt,
+                negative_prompt=config.inpaint_negative,
+                steps=config.inpaint_steps,
+                cfg=config.inpaint_cfg,
+            )
+        elif config.inpainter != GIVEN:
             self.inpainter = load_inpainter(config.inpainter, config.models, device=self.device)
 
     def done(self, work: Work) -> Work:
         if self.inpainter is None:
             return work
         inpainter, dilation = self.inpainter, self.config.dilation
+        if isinstance(inpainter, DiffusionInpainter):
+            draws = (_rng(self.config, f"{draft.id} inpainted") for draft in work.drafts)
+            inpainter = inpainter.seeded([int(draw.integers(2**63)) for draw in draws])
         triplet = make_triplet(
             work.stacked("source").to(self.device),
             work.stacked("mask").to(self.device),
