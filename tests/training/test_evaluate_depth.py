@@ -66,6 +66,6 @@ def test_a_run_compares_arms_and_writes_pictures_for_the_tables(root: Path, tmp_
     )  # fmt: skip
     found = depth.measure(config)["arms"]
     assert list(found) == ["true renders", "main", "single_max"]
-    assert set(found["single_max"]["main_less_this"]) == set(depth.ERRORS)
+    assert set(found["single_max"]["against_less_this"]) == set(depth.ERRORS)
     for name in ("true_renders", "main", "single_max"):
         assert [path.name for path in (tmp_path / "run" / "pictures" / name).iterdir()] == ["00000.png"]

@@ -220,3 +220,28 @@ def test_a_run_writes_tables_curves_and_sheets_and_is_resumed(
     assert style.measure(config) == first
     with pytest.raises(AssertionError, match="again"):
         style.measure(replace(config, caption="full"))
+
+
+def test_one_exemplar_for_both_asks_for_all_that_it_shows(stage: Stage, main_arm: Arm) -> None:
+    one = stage.with_one_exemplar()
+    assert torch.equal(one.bg, stage.fg)
+    labels = torch.zeros_like(stage.layers.mask[:, 0], dtype=torch.long)
+    for name, region in regions(stage.layers, stage.cast.layouts).items():
+        values = torch.tensor([classes(fg)[name] for fg in stage.cast.fg])[:, None, None]
+        labels = torch.where(region[:, 0] > 0, values, labels)
+    assert all(row[f"{name}, right"] for row in lines(one, main_arm, labels) for name in REGIONS)
+
+
+def test_leakage_stands_beside_that_of_the_model_without_the_mask(root: Path, tmp_path: Path) -> None:
+    mini, judge, without = root / "models" / "mini", tmp_path / "judge.safetensors", tmp_path / "no_mask"
+    judging.write(JudgeConfig(models=mini, out=judge), network())
+    without.mkdir()
+    (without / "arm.json").write_text('{"name": "no_mask", "conditions": "layers", "mask": false}')
+    config = StyleConfig(
+        arms=(mini, without), lacking=mini, judge=judge, out=tmp_path / "run", limit=2, steps=1, cfg=1.0,
+        rows=("conflicting",), device="cpu",
+    )  # fmt: skip
+    found = style.measure(config)
+    assert list(found["leakage over that without the mask"]) == ["main"]
+    both = [found["arms"][arm]["conflicting"]["background, cosine"]["mean"] for arm in ("main", "no_mask")]
+    assert both[0] != both[1], "the mask acts"

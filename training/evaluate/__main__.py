@@ -7,10 +7,11 @@ import argparse
 from cnc_core import CheckpointError
 from training.config import ConfigError, Parser
 from training.files import FolderInUse
+from training.prepared import PreparedError
 
 from .command import add_commands
 
-EXPECTED = (CheckpointError, ConfigError, FolderInUse, OSError)
+EXPECTED = (CheckpointError, ConfigError, FolderInUse, PreparedError, OSError)
 
 
 def main() -> None:

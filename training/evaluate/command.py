@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from . import depth, judge, order, parts, style, tables
+from . import depth, generate, judge, order, parts, style, tables, targets
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -14,6 +14,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ("style", "whose look each layer takes", style),
         ("depth", "the depth of reconstructions", depth),
         ("tables", "the paper's metrics on folders of pictures", tables),
+        ("generate", "sample a prepared set with a full model, for `tables`", generate),
+        ("targets", "measured figures beside their targets", targets),
         ("judge", "train the network that tells what a pixel shows", judge),
         ("parts", "the Mini's smaller networks", parts),
     ):

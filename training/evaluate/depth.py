@@ -9,7 +9,7 @@ stand the error with one scale and shift for the whole picture, and the estimato
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -25,13 +25,14 @@ from training.mini.scenes import SEEDS, Scene, draw_scenes
 
 from .folder import Part, Row, RunFolder, markdown, slug, write_png
 from .layers import chosen, rendered
+from .order import Caption, caption_of
 from .parts import mini_net
 from .sampling import Arm, Request
 from .settings import Common
 from .sheet import strip, write_strips
 from .statistics import Estimate, difference, estimate
-from .style import caption_of
 
+DepthVersion = Literal["v1", "v2", "v3"]
 ESTIMATOR = Path("models/mini/depth.safetensors")
 ERRORS = ("foreground", "background", "foreground, one alignment", "background, one alignment")
 
@@ -40,7 +41,10 @@ ERRORS = ("foreground", "background", "foreground, one alignment", "background, 
 class DepthConfig(Common):
     """Depth of reconstructions."""
 
-    caption: Literal["full", "neutral", "empty"] = option("the scene's caption", default="full")
+    caption: Caption = option("the scene's caption", default="full")
+    versions: tuple[DepthVersion, ...] = option(
+        "of the foreground's map: depth of I_s, of I_f, or M times depth of I_s (Figure 17)", default=("v2",)
+    )
     exemplars: bool = option("give I_s and I_b as exemplars", default=True)
     estimator: Path = option("the depth estimator's file", default=ESTIMATOR)
     pictures: int = option("write the first N true renders and results as PNGs, for `evaluate tables`", default=0)
@@ -89,7 +93,13 @@ class Reader:
         ]
 
 
-def run(config: DepthConfig, arm: Arm, reader: Reader, scenes: list[Scene], layers: Layers) -> Part:
+def versioned(layers: Layers, version: DepthVersion) -> Layers:
+    """The layers with another version of the foreground's depth map, as the nodes make it."""
+    maps = {"v1": layers.depth, "v2": layers.fg_depth, "v3": layers.depth * layers.mask}
+    return replace(layers, fg_depth=maps[version])
+
+
+def run(config: DepthConfig, arm: Arm, reader: Reader, scenes: list[Scene], layers: Layers, name: str) -> Part:
     """Reconstruct all scenes and read their depth."""
     part = Part()
     for first in range(0, len(scenes), config.at_once):
@@ -99,7 +109,7 @@ def run(config: DepthConfig, arm: Arm, reader: Reader, scenes: list[Scene], laye
         exemplars = (these.image, these.background, these.mask) if config.exemplars else ()
         pictures = arm.sample(Request(captions, places, *arm.maps(these), *exemplars), config.sampling)
         part.add(reader.lines(pictures, these, places), pictures)
-        _write(config, arm.name, places, pictures)
+        _write(config, name, places, pictures)
     return part
 
 
@@ -119,26 +129,28 @@ def measure(config: DepthConfig) -> Row:
     _write(config, "true renders", list(range(config.count)), layers.image)
     found = {"true renders": reader.lines(layers.image, layers, list(range(config.count)))}
     strips = [("true renders", strip(layers.image)), ("true depth", strip(layers.depth))]
-    for arm in arms:
+    for arm, version in ((arm, version) for arm in arms for version in config.versions):
         inputs = {
             "arm": arm.key(), "sampling": vars(config.sampling), "scenes": config.count, "caption": config.caption,
-            "exemplars": config.exemplars, "estimator": reader.hash, "pictures": config.pictures,
+            "exemplars": config.exemplars, "estimator": reader.hash, "pictures": config.pictures, "version": version,
         }  # fmt: skip
-        name = f"depth {arm.name}"
-        found[arm.name] = folder.part(name, inputs, partial(run, config, arm, reader, scenes, layers))
-        print(f"{name}: {_words(found[arm.name])}", flush=True)
-        strips.append((arm.name, folder.strip(name)))
-    main = found[arms[0].name]
+        name = arm.name if len(config.versions) == 1 else f"{arm.name}, {version}"
+        compute = partial(run, config, arm, reader, scenes, versioned(layers, version), name)
+        found[name] = folder.part(f"depth {name}", inputs, compute)
+        print(f"depth {name}: {_words(found[name])}", flush=True)
+        strips.append((name, folder.strip(f"depth {name}")))
+    against = config.compared(arms)
+    against = against if against in found else f"{against}, {config.versions[0]}"
     arms_found: Row = {}
     for name, rows in found.items():
         arms_found[name] = {error: vars(estimate(values(rows, error))) for error in ERRORS}
-        if name not in ("true renders", arms[0].name):
-            arms_found[name]["main_less_this"] = {
-                error: vars(difference(values(main, error), values(rows, error))) for error in ERRORS
+        if name not in ("true renders", against):
+            arms_found[name]["against_less_this"] = {
+                error: vars(difference(values(found[against], error), values(rows, error))) for error in ERRORS
             }
     results: Row = {
         "scenes": config.count, "seed": SEEDS["test"], "sampling": vars(config.sampling), "caption": config.caption,
-        "exemplars": config.exemplars, "arms": arms_found,
+        "exemplars": config.exemplars, "against": against, "arms": arms_found,
     }  # fmt: skip
     write_strips(folder, "depth", strips)
     folder.finish("depth", results, _table(config, results))
@@ -155,10 +167,15 @@ def _words(rows: list[Row]) -> str:
 
 
 def _table(config: DepthConfig, results: Row) -> str:
-    header = ["picture", *(f"{name}, MAE [95 %]" for name in ERRORS), "main less this: foreground", "background"]
+    header = [
+        "picture",
+        *(f"{name}, MAE [95 %]" for name in ERRORS),
+        f"{results['against']} less this: foreground",
+        "background",
+    ]
     lines = []
     for name, told in results["arms"].items():
-        beside = told.get("main_less_this")
+        beside = told.get("against_less_this")
         more = [Estimate(**beside[error]).number() for error in ERRORS[:2]] if beside else ["", ""]
         lines.append([name, *(Estimate(**told[error]).number() for error in ERRORS), *more])
     return (

@@ -39,7 +39,7 @@ from .statistics import Estimate, difference, estimate
 
 Way = Literal["as asked", "roles exchanged", "maps exchanged", "maps and caption exchanged"]
 WAYS: tuple[Way, ...] = ("as asked", "roles exchanged", "maps exchanged", "maps and caption exchanged")
-Caption = Literal["full", "neutral", "empty"]
+Caption = Literal["full", "neutral", "shapes", "empty"]
 Sampler = Callable[[Request], Tensor]
 EQUAL_LEVEL = 0.75
 
@@ -140,14 +140,20 @@ def wants_a(way: Way) -> bool:
     return way == "as asked"
 
 
+def caption_of(scene: Scene, kind: Caption) -> str:
+    """A scene in words: all of it, all but the order, its solids and their order alone, or nothing."""
+    if kind == "empty":
+        return ""
+    if kind == "full":
+        return scene.caption
+    known = scene.attributes
+    return known.neutral_caption() if kind == "neutral" else known.shapes_caption()
+
+
 def captions_of(scenes: Sequence[Scene], way: Way, kind: Caption) -> list[str]:
     """What is said of the scenes."""
-    if kind == "empty":
-        return [""] * len(scenes)
-    if kind == "neutral":
-        return [scene.attributes.neutral_caption() for scene in scenes]
     told = [scene.exchanged() for scene in scenes] if way in ("roles exchanged", WAYS[3]) else scenes
-    return [scene.caption for scene in told]
+    return [caption_of(scene, kind) for scene in told]
 
 
 def requests(
@@ -213,13 +219,17 @@ class _Line:
         return f"order {self.arm}: {self.words}"
 
 
+_Scores = dict[_Line, dict[str, list[float]]]
+"""Of each line both measures together and each alone, a value a scene."""
+
+
 def measure(config: OrderConfig) -> Row:
     """Run all rows of all arms; returns what goes into results.json."""
     arms = config.start()
     found = choose(config.count, device=config.on)
     print(found.words(), flush=True)
     folder = RunFolder(config.out)
-    scores: dict[_Line, dict[str, list[float]]] = {}
+    scores: _Scores = {}
     for arm in arms:
         for exemplars in config.exemplars:
             for way in config.rows:
@@ -236,40 +246,52 @@ def measure(config: OrderConfig) -> Row:
                     rows = folder.part(line.name, inputs, compute)
                     scores[line] = score(rows, way)
                     print(f"{line.name}: {estimate(scores[line]['both']).share()}", flush=True)
-    results = _results(config, found, scores)
-    folder.finish("order", results, _table(config, found, scores))
+    against = config.compared(arms)
+    results = _results(config, found, scores, against)
+    folder.finish("order", results, _table(config, found, scores, against))
     _sheets(folder, list(scores), found)
     return results
 
 
-def _results(config: OrderConfig, found: Chosen, scores: dict[_Line, dict[str, list[float]]]) -> Row:
+def _results(config: OrderConfig, found: Chosen, scores: _Scores, against: str) -> Row:
     lines = []
     for line, found_scores in scores.items():
         parts = {name: vars(estimate(values)) for name, values in found_scores.items()}
-        beside = _main_less_this(scores, line)
-        lines.append({**vars(line), **parts, "main_less_this": vars(beside) if beside else None})
+        beside = _beside(scores, line, against)
+        lines.append({**vars(line), **parts, "against_less_this": vars(beside) if beside else None})
     return {
         "scenes": len(found.scenes), "drawn": found.drawn, "too_small": found.too_small, "misread": found.misread,
         "ceiling": found.ceiling, "seed": SEEDS["test"], "sampling": vars(config.sampling),
-        "equal_depth": config.equal_depth, "rows": lines,
+        "equal_depth": config.equal_depth, "against": against, "rows": lines,
     }  # fmt: skip
 
 
-def _main_less_this(scores: dict[_Line, dict[str, list[float]]], line: _Line) -> Estimate | None:
-    main = replace(line, arm=next(iter(scores)).arm)
-    return None if main == line else difference(scores[main]["both"], scores[line]["both"])
+def _beside(scores: _Scores, line: _Line, against: str) -> Estimate | None:
+    """How much better the arm that others are compared with does than this line's."""
+    other = replace(line, arm=against)
+    return None if other == line else difference(scores[other]["both"], scores[line]["both"])
 
 
-def _table(config: OrderConfig, found: Chosen, scores: dict[_Line, dict[str, list[float]]]) -> str:
+def _table(config: OrderConfig, found: Chosen, scores: _Scores, against: str) -> str:
     rows = []
     for line, found_scores in scores.items():
         both, colour, edge = (estimate(found_scores[name]) for name in ("both", "colour", "edge"))
-        beside = _main_less_this(scores, line)
+        beside = _beside(scores, line, against)
         rows.append(
             [line.arm, line.way, line.caption, line.exemplars, f"{round(both.mean * both.count)}/{both.count}",
              both.share(), f"{100 * colour.mean:.1f}", f"{100 * edge.mean:.1f}", beside.share() if beside else ""]
         )  # fmt: skip
-    header = ["arm", "asked", "caption", "exemplars", "successes", "percent [95 %]", "kNN", "edge", "main less this"]
+    header = [
+        "arm",
+        "asked",
+        "caption",
+        "exemplars",
+        "successes",
+        "percent [95 %]",
+        "kNN",
+        "edge",
+        f"{against} less this",
+    ]
     equal = "; both objects at the same depth in their maps" if config.equal_depth else ""
     return (
         f"## Order\n\n{found.words()}. DDIM {config.steps} steps, CFG {config.cfg}{equal}. A model with one map, or "

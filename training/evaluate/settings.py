@@ -13,6 +13,8 @@ from .sampling import Arm, Settings, Variant
 
 MODELS = Path("models/mini")
 RUNS = Path("runs/evaluate")
+EQUAL_BUDGET = "together"
+"""The arm that is trained like the shipped model, as long as the baselines."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,10 @@ class Common:
     arms: tuple[Path, ...] = option("folders of models to measure, the first the main one", default=(MODELS,))
     lacking: Path = option("where files come from that an arm's folder lacks", default=MODELS)
     variants: tuple[Variant, ...] = option("the first arm once more, used otherwise", default=())
+    against: str | None = option(
+        "the arm that the others are compared with; default: `together`, of the baselines' budget, where it is "
+        "measured, else the first", default=None,
+    )  # fmt: skip
     out: Path = option("the run folder; what it holds of the same inputs is not made again", default=RUNS)
     scenes: int = option("unseen scenes to measure on", default=500)
     limit: int | None = option("measure on the first N of them alone", default=None)
@@ -62,6 +68,15 @@ class Common:
     def sampling(self) -> Settings:
         """How pictures are sampled."""
         return Settings(self.steps, self.cfg, self.bf16)
+
+    def compared(self, arms: list[Arm]) -> str:
+        """The name of the arm that the others are compared with."""
+        names = [arm.name for arm in arms]
+        if self.against is None:
+            return EQUAL_BUDGET if EQUAL_BUDGET in names else names[0]
+        if self.against not in names:
+            raise ConfigError(f"against: there is no arm {self.against!r} among {', '.join(names)}")
+        return self.against
 
     def start(self) -> list[Arm]:
         """Load all arms, with the first one's variants after it. Raises ConfigError."""

@@ -49,14 +49,18 @@ def difference(first: Sequence[float] | np.ndarray, second: Sequence[float] | np
 
 
 def ratio(above: Sequence[float] | np.ndarray, below: Sequence[float] | np.ndarray) -> Estimate:
-    """The mean of one quantity over the mean of another of the same scenes, both resampled together."""
+    """The mean of one quantity over the mean of another of the same scenes, both resampled together.
+
+    Infinite or not a number where the other's mean is 0.
+    """
     one, other = (np.asarray(values, dtype=np.float64) for values in (above, below))
     if one.shape != other.shape or not len(one):
         raise ValueError(f"a ratio needs the same scenes on both sides, got {one.shape} and {other.shape}")
     draws = _draws(len(one))
     with np.errstate(divide="ignore", invalid="ignore"):
         means = one[draws].mean(1) / other[draws].mean(1)
-        low, high = np.nanquantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        means = means[~np.isnan(means)]
+        low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(means) else (np.nan, np.nan)
         return Estimate(float(one.mean() / other.mean()), float(low), float(high), len(one))
 
 

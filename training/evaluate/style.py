@@ -35,6 +35,7 @@ from .folder import Part, Row, RunFolder, markdown, slug
 from .judge import PATH, Judge, accuracy, decode, shares
 from .layers import chosen, classes, joined, regions, rendered
 from .occlusion import SMALLEST
+from .order import Caption, caption_of
 from .sampling import Arm, Request
 from .settings import Common
 from .sheet import strip, write_curves, write_strips
@@ -51,10 +52,11 @@ class StyleConfig(Common):
     """Style by regions, leakage, and curves over lambda."""
 
     rows: tuple[Asked, ...] = option("what is measured", default=("conflicting", "lambda_bg", "lambda_fg"))
-    caption: Literal["empty", "full", "neutral"] = option("the layout's caption, or none", default="empty")
+    caption: Caption = option("the layout's caption, or none", default="empty")
     lambdas: tuple[float, ...] = option("points of the curves", default=(0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0))
     together: bool = option("move both lambdas at once in the curve lambda_bg (Figure 14)", default=False)
     same_maps: bool = option("give both streams the depth of the whole picture (Figures 7, 15 and 16)", default=False)
+    same_exemplar: bool = option("the foreground's exemplar is the background's as well (Figure 14)", default=False)
     judge: Path = option("the judge's file", default=PATH)
 
     def __post_init__(self) -> None:
@@ -155,6 +157,10 @@ class Stage:
             rendered(found.other_fg, device).image, rendered(found.other_bg, device).background,
         )  # fmt: skip
 
+    def with_one_exemplar(self) -> Stage:
+        """The same with I_s of the foreground's exemplar as the background's exemplar, too."""
+        return replace(self, cast=replace(self.cast, bg=self.cast.fg), bg=self.fg)
+
 
 def judged(judge: Judge, arm: Arm, stage: Stage, rows: slice, pictures: Tensor) -> list[Row]:
     """A line for each picture: each region's majority and the share of what was asked there, leakage, cosines."""
@@ -195,11 +201,6 @@ def _cosine(arm: Arm, pictures: Tensor, exemplars: Tensor) -> Tensor:
     return F.cosine_similarity(arm.mini.embed(pictures), arm.mini.embed(exemplars), dim=-1)
 
 
-def caption_of(scene: Scene, kind: str) -> str:
-    """The caption that a layout is sampled with."""
-    return {"empty": "", "full": scene.caption, "neutral": scene.attributes.neutral_caption()}[kind]
-
-
 def run(
     config: StyleConfig, judge: Judge, arm: Arm, stage: Stage, *, lambda_fg: float = 1.0, lambda_bg: float = 1.0,
     other: Literal["fg", "bg"] | None = None,
@@ -228,6 +229,9 @@ class _Run:
         self.config, self.arms = config, config.start()
         self.judge = Judge.load(config.judge, config.on)
         self.stage = Stage.build(config.count, config.on)
+        if config.same_exemplar:
+            self.stage = self.stage.with_one_exemplar()
+        self._leaks: dict[str, dict[str, np.ndarray]] = {}
         self.folder = RunFolder(config.out)
         stage = self.stage
         self.strips = [
@@ -254,7 +258,8 @@ class _Run:
         config, title = self.config, f"style {arm.name} {name}"
         inputs = {
             "arm": arm.key(), "sampling": vars(config.sampling), "scenes": self.stage.cast.indices,
-            "caption": config.caption, "judge": self.judge.hash, "same_maps": config.same_maps, **how,
+            "caption": config.caption, "judge": self.judge.hash, "same_maps": config.same_maps,
+            "same_exemplar": config.same_exemplar, **how,
         }  # fmt: skip
         rows = self.folder.part(title, inputs, lambda: run(config, self.judge, arm, self.stage, **how))
         self.strips.append((f"{arm.name}: {name}", self.folder.strip(title)))
@@ -269,6 +274,7 @@ class _Run:
             rows = self.found(arm, "conflicting")
             floors = {other: self.found(arm, f"unrelated {other}", other=other) for other in ("fg", "bg")}
             told["conflicting"] = conflicting(rows, floors["fg"], floors["bg"])
+            self._leaks[arm.name] = {name: leaked(rows, floors[source], name) for name, source in LEAKS.items()}
         for axis in ("lambda_bg", "lambda_fg"):
             if axis in self.config.rows:
                 axes = ("lambda_fg", "lambda_bg") if self.config.together else (axis,)
@@ -282,6 +288,16 @@ class _Run:
                 write_curves(path, f"{arm.name}: {axis}", list(points), lines, axis, "mean over scenes")
         return told
 
+    def leaks_beside(self) -> Row:
+        """Each arm's leakage over that of the arm which was trained without the mask, where that is measured."""
+        without = next((arm.name for arm in self.arms if not arm.mask and arm.name in self._leaks), None)
+        if without is None:
+            return {}
+        return {
+            arm: {name: vars(ratio(values, self._leaks[without][name])) for name, values in leaks.items()}
+            for arm, leaks in self._leaks.items() if arm != without
+        }  # fmt: skip
+
 
 def measure(config: StyleConfig) -> Row:
     """Run what is asked for every arm; returns what goes into results.json."""
@@ -290,7 +306,8 @@ def measure(config: StyleConfig) -> Row:
     results: Row = {
         "scenes": config.count, "drawn": this.stage.cast.drawn, "seed": SEEDS["test"], "judge": this.ceiling(),
         "sampling": vars(config.sampling), "caption": config.caption, "same_maps": config.same_maps,
-        "arms": {arm.name: this.arm(arm) for arm in this.arms},
+        "same_exemplar": config.same_exemplar, "arms": {arm.name: this.arm(arm) for arm in this.arms},
+        "leakage over that without the mask": this.leaks_beside(),
     }  # fmt: skip
     write_strips(this.folder, "style", this.strips)
     this.folder.finish("style", results, _table(config, this.stage.cast, results))
@@ -313,14 +330,18 @@ def column(rows: Sequence[Row], name: str) -> np.ndarray:
     return np.array([float(row[name]) for row in rows])
 
 
+def leaked(rows: Sequence[Row], floor: Sequence[Row], name: str) -> np.ndarray:
+    """A leakage less its floor, scene by scene."""
+    return column(rows, name) - column(floor, name)
+
+
 def conflicting(rows: list[Row], other_fg: list[Row], other_bg: list[Row]) -> Row:
     """Regions, leakage with its floor subtracted scene by scene, and cosines."""
     floors = {"fg": other_fg, "bg": other_bg}
     found: Row = {f"{name}, right": vars(estimate(column(rows, f"{name}, right"))) for name in REGIONS}
     for name, source in LEAKS.items():
-        floor = column(floors[source], name)
-        found[name] = vars(estimate(column(rows, name) - floor))
-        found[f"{name}, floor"] = vars(estimate(floor))
+        found[name] = vars(estimate(leaked(rows, floors[source], name)))
+        found[f"{name}, floor"] = vars(estimate(column(floors[source], name)))
     for name in ("foreground, cosine", "background, cosine"):
         found[name] = vars(estimate(column(rows, name)))
     return found
@@ -371,6 +392,11 @@ def _table(config: StyleConfig, found: Cast, results: Row) -> str:
             [n, *(f"{Estimate(**a[k]).share()} ({100 * a[k + ', floor']['mean']:.1f})" for k in LEAKS)]
             for n, a in arms.items()
         ]
+        words.append(markdown(header, lines))
+    beside = results["leakage over that without the mask"]
+    if beside:
+        header = ["arm", *(f"{name}, over the model without the mask [95 %]" for name in LEAKS)]
+        lines = [[arm, *(Estimate(**told[name]).number() for name in LEAKS)] for arm, told in beside.items()]
         words.append(markdown(header, lines))
     for name, arm in results["arms"].items():
         for axis in ("lambda_bg", "lambda_fg"):
