@@ -97,7 +97,7 @@ def read_checkpoint(
         raise CheckpointError(f"{path} is a file of fusers that cannot be used: {error}") from error
     problems = _differences(weights.tensors, config)
     if problems:
-        raise CheckpointError(f"{path} is not a whole file of fusers: {'; '.join(problems)}")
+        raise CheckpointError(f"{path} is not a whole file of fusers: {'; '.join(problems)}; get it again")
     return weights.tensors, config, weights.metadata
 
 

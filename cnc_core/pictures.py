@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 
 
-def check_image(image: Tensor, channels: int = 3) -> None:
-    """Raises ValueError unless `image` is a (B, H, W, channels) floating tensor without NaN or infinity."""
+def check_image(image: Tensor, channels: int = 3, name: str = "the picture") -> None:
+    """Raises ValueError, about `name`, unless it is a (B, H, W, channels) floating tensor without NaN or infinity."""
     if image.ndim != 4 or image.shape[-1] != channels or not image.is_floating_point() or image.numel() == 0:
         alpha = ", the last of them its alpha," if channels == 4 else ""
         raise ValueError(
-            f"a picture is a floating tensor (B, H, W, {channels}){alpha} with at least one pixel; "
+            f"{name} must be a floating tensor (B, H, W, {channels}){alpha} with at least one pixel; "
             f"got {image.dtype} {tuple(image.shape)}"
         )
     broken = int((~torch.isfinite(image)).sum())
     if broken:
         raise ValueError(
-            f"the picture has {broken} values that are not a number or infinite; find the node that made "
-            f"them (often a VAE in half precision)"
+            f"{name} has {broken} values that are not a number or infinite: the node that made it went wrong, often "
+            f"a VAE in half precision (ComfyUI: start it with --fp32-vae)"
         )
 
 
@@ -30,4 +30,6 @@ def check_mask(mask: Tensor) -> None:
         )
     broken = int((~torch.isfinite(mask)).sum())
     if broken:
-        raise ValueError(f"the mask has {broken} values that are not a number or infinite")
+        raise ValueError(
+            f"the mask has {broken} values that are not a number or infinite: the node that made it went wrong"
+        )

@@ -46,8 +46,8 @@ def place(
     Raises ValueError for shapes that do not go together, a mask with nothing above 0.5, an unknown flip, and
     numbers that are not finite or a scale of 0 or less.
     """
-    check_image(background)
-    check_image(foreground)
+    check_image(background, name="the background")
+    check_image(foreground, name="the foreground")
     check_mask(mask)
     if mask.shape[1:] != foreground.shape[1:3]:
         raise ValueError(
@@ -125,7 +125,10 @@ def _box(inside: Tensor) -> tuple[int, int, int, int]:
     """Left, top, right and bottom of what is true in (H, W); right and bottom are one beyond."""
     columns, rows = (inside.any(dim=dim).nonzero()[:, 0].tolist() for dim in (0, 1))
     if not rows:
-        raise ValueError("the mask has nothing above 0.5: there is no object to place")
+        raise ValueError(
+            "the mask has nothing above 0.5: there is no object to place. Look at the mask: it is empty, too faint, or "
+            "the wrong way round"
+        )
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 

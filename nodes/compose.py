@@ -87,7 +87,7 @@ class Compose(io.ComfyNode):
     def execute(cls, foreground: Tensor, mask: Tensor | None = None, **_: Any) -> io.NodeOutput:
         linked = links(cls)
         graph = GraphBuilder()
-        if optional_mask(mask, picture(foreground)) is None:
+        if optional_mask(mask, picture(foreground, "foreground")) is None:
             salient = graph.node(
                 "CnC_SalientMask",
                 image=linked["foreground"],

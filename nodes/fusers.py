@@ -19,6 +19,8 @@ from .types import CATEGORY, Fusers, Tokens
 
 ABSENT = ("automatic", "left out", "zero embedding")
 APPLY_TO = ("both", "positive")
+_VIT_L = 768
+"""Numbers of an embedding of CLIP ViT-L/14, which the released weights take."""
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -144,12 +146,31 @@ class ApplyLocalFuser(io.ComfyNode):
             )
         channels = fusers.config.local_channels
         maps = [
-            None if depth is None else (picture(depth).movedim(-1, 1)[:, :channels] * scale).clamp(0, 1)
-            for depth, scale in ((fg_depth, fg_depth_scale), (bg_depth, bg_depth_scale))
+            None if depth is None else (picture(depth, name).movedim(-1, 1)[:, :channels] * scale).clamp(0, 1)
+            for name, depth, scale in (
+                ("fg_depth", fg_depth, fg_depth_scale),
+                ("bg_depth", bg_depth, bg_depth_scale),
+            )
         ]
         warn_of_other_maps(fusers, fg_depth=maps[0], bg_depth=maps[1])
         control = LocalFuserControl(fusers.local_fuser, fusers.compute_dtype, *maps)
         return io.NodeOutput(*add_control(positive, negative, control.scheduled(strength, start_percent, end_percent)))
+
+
+def _embedding(name: str, style: Any, fusers: HostFusers) -> torch.Tensor | None:
+    """The (B, D) embedding of what socket `name` got. Raises ValueError where another CLIP vision model made it."""
+    if style is None:
+        return None
+    embed: torch.Tensor = style["image_embeds"]
+    width = fusers.config.context_dim
+    if embed.shape[-1] != width:
+        model = "CLIP vision ViT-L/14 (clip-vit-large-patch14)" if width == _VIT_L else "the one they were trained with"
+        raise ValueError(
+            f"{name} comes from a CLIP vision model whose embeddings have {embed.shape[-1]} numbers, and {fusers.name} "
+            f"takes {width}: load {model} and connect it to the CLIP Vision Encode of {name}, or to clip_vision of "
+            f"Compose and Conquer"
+        )
+    return embed
 
 
 class ApplyGlobalFuser(io.ComfyNode):
@@ -190,7 +211,7 @@ class ApplyGlobalFuser(io.ComfyNode):
         _check_choice("absent", absent, ABSENT)
         if fg_style is None and bg_style is None and absent != "zero embedding":
             return io.NodeOutput(TokenPair(None, None))
-        embeds = [None if style is None else style["image_embeds"] for style in (fg_style, bg_style)]
+        embeds = [_embedding(name, style, fusers) for name, style in (("fg_style", fg_style), ("bg_style", bg_style))]
         if absent != "left out":
             zero = torch.zeros(1, fusers.config.context_dim)
             embeds = [zero if embed is None else embed for embed in embeds]
@@ -263,6 +284,12 @@ class ApplySoftGuidance(io.ComfyNode):
         given = tokens.fg if tokens.fg is not None else tokens.bg
         if given is None:
             return io.NodeOutput(model)
+        counts = (1 if tokens.fg is None else tokens.fg.shape[0], masks(mask).shape[0])
+        if 1 not in counts and counts[0] != counts[1]:
+            raise ValueError(
+                f"tokens has {counts[0]} exemplars for the foreground and mask has {counts[1]}, which do not go "
+                f"together: give one mask for all, or one for each"
+            )
         # A layer without exemplar keeps its place, with no tokens: the other's region is not to grow over it.
         none = given[:1, :0]
         regions = (

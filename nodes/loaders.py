@@ -42,6 +42,14 @@ class LoadFusers(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, fusers_name: str | None) -> bool | str:
+        """Say before anything runs that there is no such file, and where to put one; None comes over a link."""
+        try:
+            return fusers_name is None or bool(fuser_path(fusers_name))
+        except FileNotFoundError as error:
+            return str(error)
+
+    @classmethod
     def execute(cls, fusers_name: str) -> io.NodeOutput:
         return io.NodeOutput(host_fusers.load(fuser_path(fusers_name)))
 

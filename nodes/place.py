@@ -96,8 +96,8 @@ class PlaceLayer(io.ComfyNode):
         rotation: float,
         flip: Flip,
     ) -> io.NodeOutput:
-        background = picture(background)
-        foreground, mask = pair(foreground, mask)
+        background = picture(background, "background")
+        foreground, mask = pair(foreground, mask, "foreground")
         batch = max(background.shape[0], foreground.shape[0])
         if not {background.shape[0], foreground.shape[0]} <= {1, batch}:
             raise ValueError(

@@ -80,6 +80,11 @@ ROOMS = (
         ("devtools/*.py",),
         frozenset({"./devtools", "aiohttp", "torch", "torchvision", "PIL"}),
     ),
+    Room(
+        "devtools that make the documentation",
+        ("devtools/documentation/*.py",),
+        frozenset({"./devtools", "cnc_core", "training", "PIL", "playwright"}),
+    ),
 )
 
 

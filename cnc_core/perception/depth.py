@@ -88,8 +88,8 @@ def normalise(raw: Tensor, *, clip_percent: float = 0.0, invert: bool = False) -
         raise ValueError(f"clip_percent is in [0, 50); got {clip_percent}")
     if not torch.isfinite(raw).all():
         raise ValueError(
-            "the depth estimator returned values that are not numbers; if it ran in half precision, run it "
-            "in full precision"
+            "the depth estimator returned values that are not numbers; if it ran in half precision, run it in full "
+            "precision (ComfyUI: start it with --force-fp32), else get its file again"
         )
     if clip_percent:
         low, high = _percentiles(raw, clip_percent)

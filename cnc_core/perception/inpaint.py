@@ -59,9 +59,7 @@ def inpaint(
     filled = inpainter.finish(output, image.shape[1], image.shape[2]).to(image).clamp(0.0, 1.0)
     inside = hole[..., None] > 0
     if not torch.isfinite(filled.masked_fill(~inside, 0.0)).all():
-        raise ValueError(
-            "the inpainter returned values that are not numbers; if it ran in half precision, run it in full precision"
-        )
+        raise ValueError("the inpainter returned values that are not numbers: its file is damaged, get it again")
     weight = _feather(hole, dilation)[..., None]
     return torch.where(inside, image.lerp(filled, weight), image)
 

@@ -88,7 +88,8 @@ class SalienceEstimator:
         if not (low >= -0.01 and high <= 1.01):
             raise PerceptionError(
                 f"the salience model gave values from {low:.3g} to {high:.3g}; a {self.family.name} gives 0 to 1, "
-                f"so this file is of another family, was exported without its last sigmoid, or overflowed"
+                f"so its file is of another family, was exported without its last sigmoid, or overflowed: take the one "
+                f"that its authors give"
             )
         if value.shape[2:] != (height, width):
             value = F.interpolate(value, size=(height, width), mode="bilinear", align_corners=False)

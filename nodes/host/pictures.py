@@ -10,19 +10,22 @@ _EMPTY_SIDE = 64
 """LoadImage gives a picture without alpha a mask of zeros of this width and height."""
 
 
-def picture(image: Tensor, *, channels: int = 3) -> Tensor:
+def picture(image: Tensor, name: str = "image", *, channels: int = 3) -> Tensor:
     """An IMAGE as (B, H, W, 3): alpha is left out, grey is repeated.
 
-    channels: 4 for (B, H, W, 4), which needs an alpha. Raises ValueError for a picture without one then, and for
-    other numbers of channels or dimensions.
+    name: the socket, for errors. channels: 4 for (B, H, W, 4), which needs an alpha. Raises ValueError for a picture
+    without one then, and for other numbers of channels or dimensions.
     """
     if image.ndim == 3:
         image = image[None]
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
-        raise ValueError(f"an image is (B, H, W, 1, 3 or 4 channels); got {tuple(image.shape)}")
+        raise ValueError(
+            f"{name} must be a picture, (B, H, W, 1, 3 or 4 channels), and got {tuple(image.shape)}: the node that "
+            f"it comes from does not give pictures"
+        )
     if channels == 4 and image.shape[-1] != 4:
         raise ValueError(
-            f"the image is {tuple(image.shape)} and has no alpha channel to read. Load Image gives a file's alpha as "
+            f"{name} is {tuple(image.shape)} and has no alpha channel to read. Load Image gives a file's alpha as "
             f"its mask, 1 where the file is transparent: invert that mask and use it, or join it to the image"
         )
     return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :channels]
@@ -41,25 +44,27 @@ def optional_mask(mask: Tensor | None, image: Tensor) -> Tensor | None:
 
 
 def masks(mask: Tensor) -> Tensor:
-    """A MASK (H, W), (B, H, W) or (B, 1, H, W) as (B, H, W)."""
+    """A MASK (H, W), (B, H, W) or (B, 1, H, W) as (B, H, W). Raises ValueError for what has no height and width."""
     if mask.ndim < 2:
-        raise ValueError(f"a mask is (B, H, W); got {tuple(mask.shape)}")
+        raise ValueError(
+            f"mask must be (B, H, W), and got {tuple(mask.shape)}: the node that it comes from does not give masks"
+        )
     return mask.reshape(-1, mask.shape[-2], mask.shape[-1]).float()
 
 
-def pair(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Picture and mask of one batch and size: (B, H, W, 3) and (B, H, W).
+def pair(image: Tensor, mask: Tensor, name: str = "image") -> tuple[Tensor, Tensor]:
+    """Picture and mask of one batch and size: (B, H, W, 3) and (B, H, W); name is the picture's socket, for errors.
 
     The mask is fitted to the picture by the host's crop and resize. One picture serves many masks and
     one mask many pictures; raises ValueError, with both sizes, where neither is one and they differ.
     """
-    image, mask = picture(image), masks(mask)
+    image, mask = picture(image, name), masks(mask)
     height, width = image.shape[1:3]
     mask = fit(mask[:, None], height, width, "the mask")[:, 0].to(image.device)
     batch = max(image.shape[0], mask.shape[0])
     if not {image.shape[0], mask.shape[0]} <= {1, batch}:
         raise ValueError(
-            f"{image.shape[0]} images and {mask.shape[0]} masks do not go together: give one mask for all, "
-            f"or one for each"
+            f"{name} has {image.shape[0]} pictures and mask has {mask.shape[0]}, which do not go together: give one "
+            f"mask for all, or one for each"
         )
     return image.expand(batch, -1, -1, -1), mask.expand(batch, -1, -1)

@@ -50,9 +50,7 @@ def test_exemplars_of_another_image_encoder(one: GoldenModel) -> None:
     node = one.host.pack.part("nodes.fusers").ApplyGlobalFuser
     for width in (1024, 1280):
         style = {"image_embeds": torch.zeros(1, width)}
-        with pytest.raises(
-            ValueError, match=rf"bg exemplar.* must be \(B, 64\), got shape \(1, {width}\).*CLIP vision"
-        ):
+        with pytest.raises(ValueError, match=rf"^bg_style comes .* {width} numbers, .* takes 64: load the one"):
             node.execute(one.fusers, "automatic", None, style)
 
 
@@ -87,6 +85,13 @@ def test_batches_that_do_not_go_together(one: GoldenModel, what: str) -> None:
     maps = {what: one.image(what).expand(3, -1, -1, -1)} if what.endswith("depth") else {}
     with pytest.raises(ValueError, match=r"batch of 3, the latents one of 2; give one for all or one for each"):
         one.sample(one.guided(tokens=tokens, mask=mask), one.steered(*one.text(), **maps), x=x, steps=1)
+
+
+def test_masks_that_do_not_go_with_the_exemplars(one: GoldenModel) -> None:
+    tokens = type(one.tokens)(*(t.expand(2, -1, -1) for t in (one.tokens.fg, one.tokens.bg)))
+    mask = one.released["in.mask"][:, 0].expand(3, -1, -1)
+    with pytest.raises(ValueError, match=r"tokens has 2 exemplars for the foreground and mask has 3.*one mask for all"):
+        one.guided(tokens=tokens, mask=mask)
 
 
 def test_fusers_that_a_file_does_not_have(one: GoldenModel) -> None:
