@@ -1,0 +1,1 @@
+"""What makes the pictures of the help pages, the docs and the registry."""
