@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,21 +87,106 @@ def test_lambda_is_a_slider(nodes: dict[str, dict[str, Any]], node_id: str, laye
     assert "\N{GREEK SMALL LETTER LAMDA}" in options["display_name"]
 
 
+def broken(recorded: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """What of the schema breaks workflows saved with the recorded one.
+
+    Ids, types, defaults and order stay; a new input is optional and last, since saved values go by their place;
+    a new output is last, since links do. Choices may grow, for instance with the files in a models folder.
+    """
+    wrong = [f"{node_id} is gone" for node_id in recorded.keys() - found.keys()]
+    for node_id in recorded.keys() & found.keys():
+        old, new = recorded[node_id], found[node_id]
+        for place, one in enumerate(old["inputs"]):
+            now = new["inputs"][place] if place < len(new["inputs"]) else {}
+            for fact in ("id", "type", "required", "default"):
+                if one.get(fact) != now.get(fact):
+                    wrong.append(f"{node_id}: {one['id']}: {fact} was {one.get(fact)!r}, is {now.get(fact)!r}")
+            lost = [choice for choice in one.get("options", ()) if choice not in now.get("options", ())]
+            wrong += [f"{node_id}: {one['id']}: the choice {choice!r} is gone" for choice in lost]
+        added = new["inputs"][len(old["inputs"]) :]
+        wrong += [f"{node_id}: {one['id']} is new and required" for one in added if one["required"]]
+        if new["outputs"][: len(old["outputs"])] != old["outputs"]:
+            wrong.append(f"{node_id}: outputs were {old['outputs']}, are {new['outputs']}")
+    return wrong
+
+
 def test_saved_workflows_still_fit(nodes: dict[str, dict[str, Any]], data: Path) -> None:
-    """As recorded in tests/data/schema.json; choices may grow, for instance with the files in a models folder."""
+    """As recorded in tests/data/schema.json. What breaks a saved workflow cannot be recorded either."""
     file, found = data / "schema.json", schema(nodes)
+    recorded = json.loads(file.read_text())
+    assert broken(recorded, found) == []
     if os.environ.get("CNC_RENEW_SCHEMA"):
         file.write_text(json.dumps(found, indent=1) + "\n")
-    recorded = json.loads(file.read_text())
-    lost = []
-    for node_id in recorded.keys() & found.keys():
-        for old, new in zip(recorded[node_id]["inputs"], found[node_id]["inputs"], strict=False):
-            lost += [f"{node_id}: {old['id']}: {o}" for o in old.pop("options", ()) if o not in new.get("options", ())]
-    for node in found.values():
-        for new in node["inputs"]:
-            new.pop("options", None)
-    assert lost == [], "a choice that saved workflows may have made is gone"
-    assert found == recorded, (
-        "saved workflows rely on what is recorded in tests/data/schema.json. Ids and input ids are never renamed, "
-        f"new inputs are optional and last. If that holds, record the change: {RENEW}"
-    )
+        recorded = found
+    for node in (*found.values(), *recorded.values()):
+        for one in node["inputs"]:
+            one.pop("options", None)
+    assert found == recorded, f"something is new since this was recorded; it breaks nothing, so record it: {RENEW}"
+
+
+def _rename(inputs: list[dict[str, Any]], outputs: list[list[str]]) -> None:
+    inputs[1]["id"] = "method"
+
+
+def _remove(inputs: list[dict[str, Any]], outputs: list[list[str]]) -> None:
+    del inputs[-1]
+
+
+def _reorder(inputs: list[dict[str, Any]], outputs: list[list[str]]) -> None:
+    inputs[4], inputs[5] = inputs[5], inputs[4]
+
+
+def _insert_optional(inputs: list[dict[str, Any]], outputs: list[list[str]]) -> None:
+    inputs.insert(2, {"id": "new", "type": "FLOAT", "required": False, "default": 0.0})
+
+
+def _add_required(inputs: list[dict[str, Any]], outputs: list[list[str]]) -> None:
+    inputs.append({"id": "new", "type": "FLOAT", "required": True, "default": 0.0})
+
+
+def _change_type(inputs: list[dict[str, Any]], outputs: list[list[str]]) -> None:
+    inputs[4]["type"] = "INT"
+
+
+def _change_default(inputs: list[dict[str, Any]], outputs: list[list[str]]) -> None:
+    inputs[4]["default"] = 1.0
+
+
+def _lose_choice(inputs: list[dict[str, Any]], outputs: list[list[str]]) -> None:
+    inputs[2]["options"].remove("v3")
+
+
+def _insert_output(inputs: list[dict[str, Any]], outputs: list[list[str]]) -> None:
+    outputs.insert(0, ["mask", "MASK"])
+
+
+BREAKING = (
+    *(_rename, _remove, _reorder, _insert_optional, _add_required),
+    *(_change_type, _change_default, _lose_choice, _insert_output),
+)
+
+
+@pytest.mark.parametrize("change", BREAKING)
+def test_a_change_that_breaks_saved_workflows_is_refused(change: Callable[..., None], data: Path) -> None:
+    recorded = json.loads((data / "schema.json").read_text())
+    changed = copy.deepcopy(recorded)
+    change(**changed["CnC_DepthMap"])
+    assert broken(recorded, changed)
+
+
+def test_a_lost_node_is_refused(data: Path) -> None:
+    recorded = json.loads((data / "schema.json").read_text())
+    changed = {name: node for name, node in recorded.items() if name != "CnC_DepthMap"}
+    assert broken(recorded, changed) == ["CnC_DepthMap is gone"]
+
+
+def test_what_breaks_nothing_is_accepted(data: Path) -> None:
+    """A new node, a new choice, an optional input after all others, an output after all others."""
+    recorded = json.loads((data / "schema.json").read_text())
+    changed = copy.deepcopy(recorded)
+    changed["CnC_New"] = changed["CnC_LoadMini"]
+    node = changed["CnC_DepthMap"]
+    node["inputs"][1]["options"].append("newest.pt")
+    node["inputs"].append({"id": "new", "type": "FLOAT", "required": False, "default": 0.0})
+    node["outputs"].append(["more", "IMAGE"])
+    assert broken(recorded, changed) == []
