@@ -15,16 +15,18 @@ from ..demo import SCENES
 from ..workflow import Workflow
 from .pictured import CELL, FUSERS, PROMPT, SEED, Link, Mini, Page, Shown, depths, found, picture
 
+TEXTS = (
+    "red sphere in front of white cube on grass , blue sky , noon",
+    "green cone in front of orange cylinder on sand , sunset sky , evening",
+    "purple cube in front of checkered sphere on snow , blue sky , morning",
+)
+"""What the help page says of the pictures that CnC-Mini makes from text alone."""
+
 
 def load_mini(flow: Workflow) -> Shown:
     """Pictures from text alone."""
     mini = Mini.of(flow)
-    texts = (
-        "red sphere on grass , blue sky , noon",
-        "green cone in front of white cube on sand",
-        "yellow cylinder on snow , evening",
-    )
-    return [(words.partition(" ,")[0], mini.sampled(mini.text(words), seed=SEED + 3)) for words in texts]
+    return [(str(place), mini.sampled(mini.text(words), seed=SEED)) for place, words in enumerate(TEXTS, start=1)]
 
 
 def load_fusers(flow: Workflow) -> Shown:
@@ -129,8 +131,8 @@ def depth_map(flow: Workflow) -> Shown:
     return [
         ("image", image),
         *((version, depth(version=version)) for version in ("v1", "v2", "v3")),
-        ("v2, drawn from the mask", depth(version="v2", estimator=drawn)),
-        ("v1, a ground plane", depth(version="v1", estimator=drawn)),
+        ("v2, from the mask", depth(version="v2", estimator=drawn)),
+        ("v1, a plane", depth(version="v1", estimator=drawn)),
     ]
 
 
