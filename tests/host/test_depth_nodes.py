@@ -211,7 +211,7 @@ def test_a_batch_is_as_one_by_one_and_must_fit_its_masks(depth_server: Server) -
         found = shown(depth_server.run(prompt(images, masks)))
         np.testing.assert_array_equal(found, np.repeat(one, 3, axis=0))
     error = depth_server.run(prompt(2, 3)).error
-    assert error is not None and "2 images and 3 masks" in error
+    assert error is not None and "image has 2 pictures and mask has 3" in error
 
 
 def test_what_did_not_change_is_not_run_again(depth_server: Server) -> None:

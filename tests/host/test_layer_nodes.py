@@ -205,7 +205,7 @@ def test_batches(layers: Server) -> None:
     for images, masks in ((3, 1), (1, 3), (3, 3)):
         np.testing.assert_array_equal(shown(layers.run(prompt(images, masks)), "7"), np.repeat(one, 3, axis=0))
     error = layers.run(prompt(2, 3)).error
-    assert error is not None and "2 images and 3 masks" in error
+    assert error is not None and "image has 2 pictures and mask has 3" in error
 
 
 def test_a_mask_of_another_size_is_fitted(layers: Server) -> None:

@@ -32,7 +32,7 @@ def test_pairs(part) -> None:
     assert torch.equal(images, image) and torch.equal(masks, mask.expand(2, -1, -1))
     images, masks = pair(image[:1], torch.rand(3, 1, 12, 16))
     assert images.shape == (3, 6, 8, 3) and masks.shape == (3, 6, 8)
-    with pytest.raises(ValueError, match="2 images and 3 masks"):
+    with pytest.raises(ValueError, match="image has 2 pictures and mask has 3"):
         pair(image, torch.rand(3, 6, 8))
 
 
