@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from training.config import ConfigError
 from training.evaluate import order
 from training.evaluate.order import WAYS, Chosen, OrderConfig, Way, captions_of, choose, judged, level, requests, score
 from training.evaluate.sampling import Arm, Request, Settings
@@ -154,3 +155,39 @@ def test_a_run_is_resumed_without_sampling(root: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(Arm, "sample", never)
     assert order.measure(config) == first
+
+
+def test_arms_that_cannot_be_measured_are_refused(root: Path, tmp_path: Path) -> None:
+    mini = root / "models" / "mini"
+    with pytest.raises(ConfigError, match="no folder"):
+        Arm.load(tmp_path / "nowhere", mini)
+    for told, words in (
+        ("{", "not JSON"),
+        ('{"conditions": "both"}', "one of layers"),
+        ('{"mask": 1}', "true or false"),
+    ):
+        (tmp_path / "arm.json").write_text(told)
+        with pytest.raises(ConfigError, match=words):
+            Arm.load(tmp_path, mini)
+    (tmp_path / "arm.json").write_text("{}")
+    (tmp_path / "unet.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ConfigError, match="cannot be read as an arm"):
+        Arm.load(tmp_path, mini)
+    with pytest.raises(ConfigError, match="same name"):
+        OrderConfig(arms=(mini, mini), lacking=mini).start()
+    with pytest.raises(ConfigError, match="no arm 'other'"):
+        config = OrderConfig(arms=(mini,), lacking=mini, against="other")
+        config.compared(config.start())
+
+
+def test_the_baselines_are_compared_with_the_model_of_their_budget(root: Path, tmp_path: Path) -> None:
+    mini, folders = root / "models" / "mini", []
+    for name in ("together", "ablation"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "arm.json").write_text(f'{{"name": "{name}"}}')
+        folders.append(tmp_path / name)
+    config = OrderConfig(arms=(mini, *folders), lacking=mini, variants=("no_fuser",))
+    arms = config.start()
+    assert [arm.name for arm in arms] == ["main", "main, no_fuser", "together", "ablation"]
+    assert config.compared(arms) == "together" and config.compared([arms[0], arms[3]]) == "main"
+    assert arms[1].conditions == "none" and arms[1].mini is arms[0].mini

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from cnc_core import Guidance, Region
@@ -78,10 +79,12 @@ class Arm:
 
         Files that the folder lacks come from `lacking`. Raises ConfigError for a folder that is no model.
         """
+        if not folder.is_dir():
+            raise ConfigError(f"there is no folder {folder} of a model")
         told = _told(folder)
         try:
             mini = FinishedMini.load(folder, lacking).to(device)
-        except (OSError, KeyError, RuntimeError) as error:
+        except (OSError, KeyError, RuntimeError, SafetensorError) as error:
             raise ConfigError(f"{folder} cannot be read as an arm (unet, fusers, text_encoder ...): {error}") from error
         files = {path.name: file_hash(path) for path in (*lacking.glob("*.safetensors"), *folder.glob("*.safetensors"))}
         default = "main" if folder.resolve() == lacking.resolve() else folder.name
