@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from training.config import ConfigError, from_arguments, option
+from training.config import ConfigError, from_arguments, option, save_config
 from training.config import add_arguments as add_options
 from training.files import file_hash, only_run_in
 from training.mini.render import Layers
@@ -196,5 +196,6 @@ def main(arguments: argparse.Namespace) -> None:
     config = from_arguments(DepthConfig, arguments)
     torch.set_num_threads(config.threads)
     with only_run_in(config.out):
+        save_config(config, config.out / "depth.toml")
         measure(config)
     print((config.out / "depth.md").read_text(encoding="utf-8"))

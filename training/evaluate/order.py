@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from training.config import add_arguments as add_options
-from training.config import from_arguments, option
+from training.config import from_arguments, option, save_config
 from training.files import only_run_in
 from training.mini.render import Layers
 from training.mini.scenes import SEEDS, Scene, draw_scenes
@@ -318,5 +318,6 @@ def main(arguments: argparse.Namespace) -> None:
     config = from_arguments(OrderConfig, arguments)
     torch.set_num_threads(config.threads)
     with only_run_in(config.out):
+        save_config(config, config.out / "order.toml")
         measure(config)
     print((config.out / "order.md").read_text(encoding="utf-8"))

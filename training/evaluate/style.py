@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.config import add_arguments as add_options
-from training.config import from_arguments, option
+from training.config import from_arguments, option, save_config
 from training.files import only_run_in
 from training.mini.render import Layers
 from training.mini.scenes import SEEDS, Scene, draw_scene, draw_scenes
@@ -431,5 +431,6 @@ def main(arguments: argparse.Namespace) -> None:
     config = from_arguments(StyleConfig, arguments)
     torch.set_num_threads(config.threads)
     with only_run_in(config.out):
+        save_config(config, config.out / "style.toml")
         measure(config)
     print((config.out / "style.md").read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch
 
-from training.config import ConfigError, from_arguments, option
+from training.config import ConfigError, from_arguments, option, save_config
 from training.config import add_arguments as add_options
 from training.files import file_hash, only_run_in
 
@@ -188,5 +188,6 @@ def main(arguments: argparse.Namespace) -> None:
     config = from_arguments(TablesConfig, arguments)
     torch.set_num_threads(config.threads)
     with only_run_in(config.out):
+        save_config(config, config.out / "tables_of_pictures.toml")
         measure(config)
     print((config.out / "tables_of_pictures.md").read_text(encoding="utf-8"))
