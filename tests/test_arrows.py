@@ -19,7 +19,7 @@ LAZY = frozenset({"cv2", "huggingface_hub", "onnxruntime", "spandrel", "timm", "
 NETWORK = frozenset({"aiohttp", "ftplib", "http", "huggingface_hub", "requests", "socket", "urllib.request"})
 TRAINING = frozenset(
     {"accelerate", "diffusers", "filelock", "PIL", "pyarrow", "ray", "safetensors", "tensorboard", "tomli"}
-    | {"bitsandbytes", "lpips", "torchmetrics", "tqdm", "webdataset"}
+    | {"bitsandbytes", "lpips", "torch_fidelity", "torchmetrics", "tqdm", "webdataset"}
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -272,3 +273,10 @@ def test_two_folders_of_one_name_are_refused(folders: Folders, tmp_path: Path) -
     one = folders("one")
     with pytest.raises(ConfigError, match="names two folders"):
         tables.folders(TablesConfig(images=(str(one), f"one={one}"), out=tmp_path))
+
+
+def test_a_missing_package_is_named(folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = folders("made")
+    monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", None)
+    with pytest.raises(ConfigError, match=r"needs torchmetrics.*extra `evaluation`"):
+        measure(config(tmp_path, made, reference=made, metrics=("ssim",)))

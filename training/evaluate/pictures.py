@@ -97,9 +97,10 @@ def pairs(made: Pictures, true: Pictures) -> Iterator[tuple[str, Tensor, Tensor]
 def _needing(package: str) -> Iterator[None]:
     try:
         yield
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # the latter where torch and torchvision do not belong together
         raise ConfigError(
-            f"this metric needs {package}: pip install {package}, or the extra `evaluation` ({error})"
+            f"this metric needs {package}, which cannot be imported ({error}): pip install {package}, or the extra "
+            f"`evaluation`"
         ) from error
 
 
@@ -114,10 +115,10 @@ def _inception(folder: Path, feature: str, metric: str, device: torch.device) ->
     if not file_hash(path).startswith(begin):
         raise ConfigError(f"{path} is not the published file (its SHA-256 begins {begin}): {metric} is defined by it")
     with _needing("torch-fidelity"):
+        import torch_fidelity  # noqa: F401 - torchmetrics asks for it late, and by another error
         from torchmetrics.image.fid import NoTrainInceptionV3
-
-        # antialias=False resizes as torch-fidelity and the original do
-        return NoTrainInceptionV3("inception-v3-compat", [feature], str(path), antialias=False).to(device)
+    # antialias=False resizes as torch-fidelity and the original do
+    return NoTrainInceptionV3("inception-v3-compat", [feature], str(path), antialias=False).to(device)
 
 
 def fid(made: Pictures, true: Pictures, weights: Path, device: torch.device) -> list[Row]:
