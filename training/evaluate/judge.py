@@ -33,7 +33,7 @@ from .layers import CLASSES, SIZE, class_map, classes, regions, rendered
 MODELS = Path("models/mini")
 PATH = Path("models/evaluation/judge.safetensors")
 LATENT_NOISE = 0.1  # added to latents in training: what a diffusion model leaves there
-_KEPT = 1024  # scenes rendered at a time
+_KEPT = 256  # scenes rendered at a time
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class JudgeConfig:
     out: Path = option("the judge's file", default=PATH)
     scenes: int = option("scenes to train on", default=8192)
     steps: int = option("training steps", default=4000)
-    batch: int = option("pictures a step, half of them decoded", default=48)
+    batch: int = option("pictures a step", default=48)
     learning_rate: float = option("of AdamW, at its highest", default=3e-3)
     tested: int = option("unseen scenes of the test's seed to measure on", default=500)
     device: str = option("where to compute: cpu, cuda; auto takes cuda where there is one", default="auto")
@@ -108,28 +108,27 @@ def train(config: JudgeConfig) -> MiniNet:
     """Train to the end of the plan; what chance decides follows from the seed."""
     device = torch.device(_device(config.device))
     torch.manual_seed(SEEDS["segmenter"])
-    model = network().to(device).train()
-    autoencoder = FinishedMini.load(config.models).to(device).autoencoder
+    model = network().to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     pictures, truth = _data(config, device)
     optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=0.01)
     rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps, pct_start=0.1)
     chance = torch.Generator().manual_seed(SEEDS["segmenter"])
     for step in range(config.steps):
-        rows = torch.randint(len(pictures), (config.batch,), generator=chance)
-        seen, labels = pictures[rows].to(device).float() / 255, truth[rows].to(device).long()
+        rows = torch.randint(len(pictures), (config.batch,), generator=chance).to(device)
+        seen, labels = pictures[rows].float() / 255, truth[rows % len(truth)].long()
         if torch.rand((), generator=chance) < 0.5:
             seen, labels = seen.flip(-1), labels.flip(-1)
         with torch.autocast(device.type, torch.bfloat16):
-            half = len(seen) // 2
-            seen = torch.cat((decode(autoencoder, seen[:half], LATENT_NOISE), seen[half:]))
-            loss = F.cross_entropy(model(seen).float(), labels)
+            logits = model(seen.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits.float(), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         rates.step()
         if (step + 1) % 100 == 0 or step + 1 == config.steps:
-            print(f"judge {step + 1}/{config.steps} loss {loss.item():.4f}", flush=True)
+            right = (logits.argmax(1) == labels).float().mean().item()
+            print(f"judge {step + 1}/{config.steps} loss {loss.item():.4f} pixels right {right:.4f}", flush=True)
     return model
 
 
@@ -140,16 +139,24 @@ def decode(autoencoder: Autoencoder, pictures: Tensor, noise: float = 0.0) -> Te
     return autoencoder.decode(latent + noise * torch.randn_like(latent)).float().clamp(0, 1)
 
 
+@torch.no_grad()
 def _data(config: JudgeConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Bytes of pictures (N, 3, 128, 128) and classes (N, 128, 128)."""
-    pictures, truth = [], []
+    """Bytes of pictures (2N, 3, 128, 128), true renders and then the same decoded, and classes (N, 128, 128)."""
+    autoencoder = FinishedMini.load(config.models).to(device).autoencoder
+    pictures, decoded, truth = [], [], []
     for first in range(0, config.scenes, _KEPT):
         scenes = draw_scenes(SEEDS["segmenter"], range(first, min(first + _KEPT, config.scenes)))
         layers = rendered(scenes, device)
-        pictures.append((layers.image * 255).round().byte())
+        pictures.append(_bytes(layers.image))
+        with torch.autocast(device.type, torch.bfloat16):
+            decoded += [_bytes(decode(autoencoder, part, LATENT_NOISE)) for part in layers.image.split(16)]
         truth.append(class_map(layers, scenes).byte())
         print(f"scenes {first + len(scenes)}/{config.scenes}", flush=True)
-    return torch.cat(pictures), torch.cat(truth)
+    return torch.cat((*pictures, *decoded)), torch.cat(truth)
+
+
+def _bytes(pictures: Tensor) -> Tensor:
+    return (pictures * 255).round().byte()
 
 
 def _device(name: str) -> str:
