@@ -9,7 +9,8 @@ import torch
 
 from training.config import ConfigError
 from training.evaluate import order
-from training.evaluate.order import WAYS, Chosen, OrderConfig, Way, captions_of, choose, judged, level, requests, score
+from training.evaluate.choice import Chosen, choose
+from training.evaluate.order import WAYS, OrderConfig, Way, captions_of, judged, level, requests, score
 from training.evaluate.sampling import Arm, Request, Settings
 from training.mini.finished import FinishedMini
 

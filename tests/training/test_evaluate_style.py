@@ -12,11 +12,12 @@ import torch
 from training.config import ConfigError
 from training.evaluate import judge as judging
 from training.evaluate import style
+from training.evaluate.exemplars import Stage, cast
 from training.evaluate.folder import Row
 from training.evaluate.judge import Judge, JudgeConfig, accuracy, network, shares
 from training.evaluate.layers import CLASSES, class_map, classes, ground_mask, regions, rendered
 from training.evaluate.sampling import Arm
-from training.evaluate.style import REGIONS, Stage, StyleConfig, conflicting, curve, judged
+from training.evaluate.style import REGIONS, StyleConfig, conflicting, curve, judged
 from training.mini.scenes import SEEDS, draw_scenes
 from training.mini.world import BACKDROPS
 
@@ -32,16 +33,16 @@ def main_arm(root: Path) -> Arm:
 
 
 def test_exemplars_conflict_with_the_layout_and_with_each_other(stage: Stage) -> None:
-    cast = stage.cast
-    everyone = zip(cast.layouts, cast.fg, cast.bg, cast.other_fg, cast.other_bg, strict=True)
+    given = stage.cast
+    everyone = zip(given.layouts, given.fg, given.bg, given.other_fg, given.other_bg, strict=True)
     for layout, fg, bg, other_fg, other_bg in everyone:
         materials = [layout.front.material, layout.back.material, fg.front.material, bg.back.material]
         assert len(set(materials)) == 4
         assert bg.ground not in (layout.ground, fg.ground) and bg.backdrop not in (layout.backdrop, fg.backdrop)
         assert other_fg.front.material not in materials and other_bg.back.material not in materials
         assert other_bg.ground != bg.ground and other_bg.backdrop != bg.backdrop
-    again = style.cast(2)[0]
-    assert again.fg[0].caption == cast.fg[0].caption and again.indices == cast.indices[:2]
+    again = cast(2)[0]
+    assert again.fg[0].caption == given.fg[0].caption and again.indices == given.indices[:2]
 
 
 def test_the_ground_ends_where_the_render_has_it_end() -> None:
