@@ -87,11 +87,11 @@ def _place_one(
     factor: float,
 ) -> None:
     """Place one object, in place of what is in composed (H, W, 3) and covered (H, W)."""
-    left, top, right, bottom = _box(mask > 0.5)
+    left, top, right, bottom = object_box(mask > 0.5)
     centre = torch.tensor([(left + right) / 2, (top + bottom) / 2], dtype=torch.float64)
     goal = torch.tensor(target, dtype=torch.float64)
 
-    left, top, right, bottom = _box(mask > 0)  # with its soft rim
+    left, top, right, bottom = object_box(mask > 0)  # with its soft rim
     corners = torch.tensor([(u, v) for u in (left, right) for v in (top, bottom)], dtype=torch.float64)
     reached = (corners - centre) @ matrix.T + goal
     rim = factor / 2 + 1  # interpolation reaches half a pixel of the cut-out further
@@ -121,8 +121,11 @@ def _place_one(
     covered[window] = alpha.to(covered)
 
 
-def _box(inside: Tensor) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of what is true in (H, W); right and bottom are one beyond."""
+def object_box(inside: Tensor) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what is true in (H, W); right and bottom are one beyond.
+
+    Raises ValueError where nothing is.
+    """
     columns, rows = (inside.any(dim=dim).nonzero()[:, 0].tolist() for dim in (0, 1))
     if not rows:
         raise ValueError(

@@ -25,7 +25,7 @@ from .environment import ROOT, SetupError, say
 from .server import Server
 from .workflow import Workflow
 
-PICTURES = Path(__file__).with_name("pictures")
+PICTURES = ROOT / "web" / "pictures"
 OUTPUT = ROOT / "demo_output"
 SIZE = 128  # what the Mini was trained at
 CELL, MARGIN, CAPTION = 192, 8, 24

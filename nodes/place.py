@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..cnc_core.placement import FLIPS, Flip, place
+from ..cnc_core.placement import FLIPS, Flip, object_box, place
 from .host.perception import each
 from .host.pictures import pair, picture
 from .host.previews import preview
@@ -117,7 +119,22 @@ class PlaceLayer(io.ComfyNode):
             for index in each(batch)
         ]
         image = torch.cat([composed for composed, _ in placed])
-        return io.NodeOutput(image, torch.cat([covered for _, covered in placed]), ui=preview(image, "placed", cls))
+        shown = {**preview(image, "placed", cls), "cnc_place": [_parts(*layers, cls)]}
+        return io.NodeOutput(image, torch.cat([covered for _, covered in placed]), ui=shown)
+
+
+def _parts(background: Tensor, foreground: Tensor, mask: Tensor, cls: type[io.ComfyNode]) -> dict[str, Any]:
+    """For the handles that the pack's scripts put on the node: pictures of the first background and its cut-out.
+
+    width, height: of the cut-out at scale 1, in fractions of the background's.
+    """
+    left, top, right, bottom = object_box(mask[0] > 0.5)
+    window = (slice(0, 1), slice(top, bottom), slice(left, right))
+    cut = torch.cat((foreground[window], mask[window][..., None].to(foreground)), dim=-1)
+    height = (bottom - top) / foreground.shape[1]
+    width = (right - left) / foreground.shape[1] * background.shape[1] / background.shape[2]
+    files = {name: preview(of, name, cls)["images"][0] for name, of in (("background", background[:1]), ("cut", cut))}
+    return {**files, "width": width, "height": height}
 
 
 NODES: list[type[io.ComfyNode]] = [PlaceLayer]

@@ -4,8 +4,10 @@
  */
 
 import { app } from "../../scripts/app.js";
+import { recall } from "./executed.mjs";
 import { lambdas } from "./lambdas.mjs";
 import { addPad } from "./pad.mjs";
+import { addHandles } from "./place.mjs";
 import { RunOnRelease } from "./run_on_release.mjs";
 import { addStrip } from "./strip.mjs";
 
@@ -18,6 +20,9 @@ const release = new RunOnRelease(
   () => app.canvas.graph.nodes.flatMap((/** @type {any} */ node) => lambdas(node) ?? []),
   () => app.queuePrompt(0, 1),
 );
+
+/** Whether pictures of ours were uploaded for the workflow that is being loaded. */
+let provided = false;
 
 /** Tell the user something that is no error of the page's. */
 function warn(/** @type {string} */ detail) {
@@ -92,10 +97,24 @@ app.registerExtension({
     return items;
   },
 
+  async beforeConfigureGraph(/** @type {any} */ workflow) {
+    if (!JSON.stringify(workflow).includes('"cnc_')) return; // the names of our pictures begin so
+    const { provide } = await import("./example_pictures.mjs");
+    provided = await provide(workflow);
+  },
+
+  afterConfigureGraph() {
+    if (provided) app.refreshComboInNodes(); // or the loaders' lists would lack them until the page is opened anew
+    provided = false;
+    recall(app.graph);
+  },
+
   nodeCreated(/** @type {any} */ node) {
+    const zoom = (/** @type {WheelEvent} */ event) => app.canvas.processMouseWheel(event);
+    if (node.comfyClass === "CnC_PlaceLayer") addHandles(node, zoom);
     const pair = lambdas(node);
     if (!pair) return;
-    addPad(node, pair, (event) => app.canvas.processMouseWheel(event));
+    addPad(node, pair, zoom);
     addStrip(node);
     for (const lambda of pair) lambda.onChange(() => release.note(lambda));
   },

@@ -1,5 +1,7 @@
 /** A pad that moves both lambdas at once: foreground to the right, background upwards. */
 
+import { addPanel, followChanges } from "./panel.mjs";
+
 const STEP = 0.05;
 const FINE = 0.01;
 const HEIGHT = 132;
@@ -22,12 +24,6 @@ const HELP =
 
 /** @typedef {import("./lambdas.mjs").Lambda} Lambda */
 
-function style() {
-  const href = new URL("./style.css", import.meta.url).href;
-  if (document.querySelector(`link[href="${href}"]`)) return;
-  document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href }));
-}
-
 /**
  * Put a pad under the node's widgets. It holds no value of its own: it shows the widgets' and sets them.
  *
@@ -36,7 +32,6 @@ function style() {
  * @param {(event: WheelEvent) => void} zoom - what the canvas does with the wheel
  */
 export function addPad(node, pair, zoom) {
-  style();
   const [x, y] = pair;
   const pad = Object.assign(document.createElement("div"), { className: "cnc-pad", title: HELP, tabIndex: 0 });
   pad.setAttribute("role", "slider");
@@ -107,23 +102,7 @@ export function addPad(node, pair, zoom) {
   pad.addEventListener("focus", show);
   for (const one of pair) one.onChange(show);
 
-  // What changes without a hand: a workflow that is loaded, an undo, a link.
-  for (const happening of ["onConfigure", "onConnectionsChange"]) {
-    const before = node[happening];
-    node[happening] = function (/** @type {any[]} */ ...given) {
-      const answer = before?.apply(this, given);
-      show();
-      return answer;
-    };
-  }
-  const widget = node.addDOMWidget("lambda_pad", "CNC_PAD", pad, {
-    serialize: false, // in the API format
-    getMinHeight: () => HEIGHT,
-    getMaxHeight: () => HEIGHT,
-    getValue: () => "",
-    setValue: () => {},
-    onDraw: show, // whatever else set a widget's value: the canvas is drawn again then
-  });
-  widget.serialize = false; // in the workflow
+  followChanges(node, show);
+  addPanel(node, "lambda_pad", pad, HEIGHT, show);
   show();
 }

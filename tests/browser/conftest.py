@@ -1,8 +1,7 @@
 """A real server and a headless Chromium, on the front end that belongs to the server and on the newest one.
 
-These tests are run where CNC_BROWSER=1 asks for them: on two busy cores some of them still miss their time limits.
-Chromium is taken from CNC_CHROMIUM, the PATH, or `python -m playwright install chromium`, whichever is first.
-Without one, or without Playwright, they are skipped and say so.
+Without a Chromium (devtools/chromium.py says where it is looked for), or without Playwright, these tests are skipped
+and say so. CNC_BROWSER=1 makes that a failure, for a machine that is known to have one.
 """
 
 from __future__ import annotations
@@ -17,39 +16,43 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from devtools import chromium
 from devtools.demo import PICTURES
 from devtools.environment import FRONT_END
 from devtools.server import Server
+from devtools.templates.drawing import provide
 
 from .editor import Editor
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Notification.ShowVersionUpdates": False}
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Notification.ShowVersionUpdates": False,
+    "Comfy.Workflow.ShowMissingModelsWarning": False,
+}
+
+
+@pytest.fixture(scope="session")
+def there_is_a_browser() -> None:
+    """Skip, or fail where it was asked for, without one."""
+    if words := chromium.missing():
+        if os.environ.get("CNC_BROWSER") == "1":
+            pytest.fail(f"CNC_BROWSER=1 asks for the browser tests, and there is {words}", pytrace=False)
+        pytest.skip(f"browser tests: {words}")
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(there_is_a_browser: None) -> Iterator[Browser]:
     """Headless Chromium. Closed after each module: Playwright's event loop is in the way of other tests' own."""
-    if os.environ.get("CNC_BROWSER") != "1":
-        pytest.skip("browser tests run with CNC_BROWSER=1")
-    api = pytest.importorskip("playwright.sync_api", reason="browser tests need Playwright: pip install playwright")
-    with api.sync_playwright() as playwright:
-        own = Path(playwright.chromium.executable_path)
-        found = os.environ.get("CNC_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-        if not found and not own.is_file():
-            pytest.skip("no Chromium: `apt install chromium`, `python -m playwright install chromium` or CNC_CHROMIUM")
-        sandbox = [] if hasattr(os, "geteuid") and os.geteuid() else ["--no-sandbox"]  # it refuses to run as root
-        running = playwright.chromium.launch(executable_path=found or own, args=sandbox)
+    with chromium.chromium() as running:
         yield running
-        running.close()
 
 
-@pytest.fixture(scope="module", params=["own front end", "newest front end"])
-def server(request: pytest.FixtureRequest, comfy: Path, browser: Browser) -> Iterator[Server]:
-    """A server with the demo's pictures; `server.url` is where the page is."""
+@pytest.fixture(scope="session", params=["own front end", "newest front end"])
+def server(request: pytest.FixtureRequest, comfy: Path, there_is_a_browser: None) -> Iterator[Server]:
+    """A server with the demo's pictures; `server.url` is where the page is. One for all modules."""
     extra = ["--cpu"]
     if request.param.startswith("newest"):
         if not FRONT_END.is_dir():
@@ -58,6 +61,7 @@ def server(request: pytest.FixtureRequest, comfy: Path, browser: Browser) -> Ite
     with Server(comfy, extra_args=extra) as running:
         for picture in PICTURES.glob("*.png"):
             shutil.copy(picture, running.input)
+        provide(running)
         yield running
 
 
@@ -72,6 +76,8 @@ def editor(server: Server, browser: Browser, settings: dict[str, Any]) -> Iterat
     """An open page. What our scripts write to the console as error or warning fails the test."""
     configure(server, settings)
     context = browser.new_context(viewport={"width": 1600, "height": 1000}, accept_downloads=True)
+    context.set_default_timeout(chromium.ANSWER)
+    context.set_default_navigation_timeout(chromium.ANSWER)
     opened = Editor(context, server)
     yield opened
     context.close()

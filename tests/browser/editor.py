@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devtools import demo
+from devtools.chromium import ANSWER, PAGE_READY
 from devtools.environment import ROOT
 from devtools.server import Server
 
@@ -19,9 +21,27 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page
 
-OURS = "/extensions/compose-and-conquer/"
+PACK = "compose-and-conquer"
+OURS = f"/extensions/{PACK}/"
 SCREENSHOTS = Path(os.environ.get("CNC_SCREENSHOTS") or ROOT / ".cache" / "screenshots")
-READY = "() => window.app?.extensionManager?.setting && window.app.canvas && !!document.querySelector('canvas')"
+SETTLE = """async () => {
+    const frame = () => new Promise(done => requestAnimationFrame(done));
+    const place = () => JSON.stringify([
+        app.canvas.ds.scale, ...app.canvas.ds.offset,
+        ...[...document.querySelectorAll('[data-node-id], .cnc-pad, .cnc-place')].map(one => {
+            const { x, y, width, height } = one.getBoundingClientRect();
+            return [x, y, width, height].map(Math.round);
+        }),
+    ]);
+    let [since, before] = [performance.now(), place()];
+    for (const end = since + 20000; performance.now() < end; ) {
+        await frame();
+        const now = place();
+        if (now !== before) [since, before] = [performance.now(), now];
+        if (performance.now() - since > 400) return;
+    }
+}"""
+"""Nothing has moved for 400 ms, some frames of which were drawn: a page is busy for long after a workflow comes."""
 FIND = "const find = type => app.canvas.graph.nodes.find(node => node.comfyClass === type);"
 
 
@@ -49,7 +69,7 @@ class Editor:
     def open(self) -> None:
         """Load, or load again, the page."""
         self.page.goto(self.server.url)
-        self.page.wait_for_function(READY, timeout=120_000)
+        self.page.wait_for_function(PAGE_READY, timeout=ANSWER)
 
     def _on_frame(self, frame: str | bytes) -> None:
         if isinstance(frame, str):  # the others are pictures of the sampling
@@ -81,7 +101,11 @@ class Editor:
             }}""",
             class_type,
         )
-        self.page.wait_for_timeout(600)  # until the view stands still
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the node under the view's middle, and what lies on it, stands still for a while."""
+        self.page.evaluate(SETTLE)
 
     @property
     def version(self) -> str:
@@ -130,14 +154,19 @@ class Editor:
         self.page.mouse.move(box["x"] + end * box["width"], middle, steps=5)
         self.page.mouse.up()
 
+    def widgets(self, class_type: str, names: list[str]) -> list[Any]:
+        """What a node's widgets hold."""
+        held: list[Any] = self.page.evaluate(
+            f"""([type, names]) => {{ {FIND}
+                return names.map(name => find(type).widgets.find(one => one.name === name).value);
+            }}""",
+            [class_type, names],
+        )
+        return held
+
     def lambdas(self, class_type: str = "CnC_Compose") -> tuple[float, float]:
         """What the node's widgets hold, foreground first."""
-        values = self.page.evaluate(
-            f"""type => {{ {FIND}
-                return ['lambda_fg', 'lambda_bg'].map(name => find(type).widgets.find(one => one.name === name).value);
-            }}""",
-            class_type,
-        )
+        values = self.widgets(class_type, ["lambda_fg", "lambda_bg"])
         return round(values[0], 4), round(values[1], 4)
 
     def links(self, class_type: str = "CnC_Compose") -> dict[str, tuple[str, int]]:
@@ -153,6 +182,19 @@ class Editor:
         )
         return {name: (node, slot) for name, node, slot in found}
 
+    def put_into_subgraph(self, class_type: str) -> None:
+        """Make a node a subgraph of its own, and go into it."""
+        self.page.evaluate(
+            f"""type => {{ {FIND}
+                window.made = app.canvas.graph.convertToSubgraph(new Set([find(type)])).subgraph;
+            }}""",
+            class_type,
+        )
+        panels = self.page.locator(".cnc-pad:visible, .cnc-place:visible")
+        self.wait_for(lambda: not panels.count(), "the node's place being taken by the subgraph's")
+        self.page.evaluate("() => app.canvas.setGraph(window.made)")
+        self.look_at(class_type)
+
     def command(self, name: str) -> None:
         """Run one of the front end's commands, as its menu does."""
         self.page.evaluate("name => app.extensionManager.command.execute(name)", name)
@@ -166,7 +208,6 @@ class Editor:
             }}""",
             [class_type, entry],
         )
-        self.page.wait_for_timeout(300)
 
     def save(self, name: str) -> None:
         """Save the workflow under a name, as Ctrl+S and the dialog do."""
@@ -174,7 +215,7 @@ class Editor:
         field = self.page.get_by_role("dialog").locator("input").last
         field.fill(name)
         field.press("Enter")
-        self.wait_for(lambda: f"{name}.json" in str(self.server.get("/userdata?dir=workflows")), "the saved file", 20)
+        self.wait_for(lambda: f"{name}.json" in str(self.server.get("/userdata?dir=workflows")), "the saved file")
 
     def command_unawaited(self, name: str) -> None:
         """Run a command that waits for the user."""
@@ -184,7 +225,147 @@ class Editor:
         """Open a saved workflow from the server's folder."""
         saved = self.server.get(f"/userdata/workflows%2F{name}.json")
         self.page.evaluate("([saved, name]) => app.loadGraphData(saved, true, true, name)", [saved, name])
-        self.page.wait_for_timeout(600)
+        self.settle()
+
+    def open_workflow(self, workflow: Mapping[str, Any]) -> None:
+        """Open a workflow as saved. A dialog about it may stay open."""
+        self.page.evaluate("workflow => { app.loadGraphData(workflow, true, true, 'test'); }", workflow)
+        types = sorted(str(node["type"]) for node in workflow["nodes"])
+        self.wait_for(lambda: self._types() == types, "the workflow's nodes")
+        self.settle()
+
+    def _types(self) -> list[str]:
+        return sorted(self.page.evaluate("() => app.graph.nodes.map(node => node.type)"))
+
+    def browse_templates(self) -> None:
+        """Open the template browser at our pack."""
+        self.command_unawaited("Comfy.BrowseTemplates")
+        dialog = self.page.get_by_role("dialog")
+        dialog.get_by_text(PACK, exact=True).first.click()
+
+    def open_template(self, name: str, count: int) -> None:
+        """Choose one in the template browser."""
+        self.page.evaluate("() => app.graph.clear()")
+        card = self.page.get_by_test_id(f"template-workflow-{name}")
+        if not card.count():
+            self.browse_templates()
+        card.click()
+        self.wait_for(lambda: self.count() == count, f"the template {name}")
+        self.page.get_by_role("dialog").wait_for(state="hidden")
+        self.settle()
+
+    def count(self) -> int:
+        """How many nodes the workflow has."""
+        return int(self.page.evaluate("() => app.graph.nodes.length"))
+
+    def show_all(self) -> None:
+        """Make the whole workflow fit into the window."""
+        self.command("Comfy.Canvas.FitView")
+        self.settle()
+
+    def set_steps(self, steps: int) -> None:
+        """In all samplers, in subgraphs as well."""
+        self.page.evaluate(
+            """steps => {
+                const walk = graph => graph.nodes.forEach(node => {
+                    if (node.subgraph) walk(node.subgraph);
+                    const widget = node.type === 'KSampler' && node.widgets.find(one => one.name === 'steps');
+                    if (widget) widget.value = steps;
+                });
+                walk(app.graph);
+            }""",
+            steps,
+        )
+
+    def pictures(self, class_type: str) -> int:
+        """How many pictures the nodes of a type show, all of them loaded."""
+        return int(
+            self.page.evaluate(
+                """async type => {
+                    const nodes = app.graph.nodes.filter(node => node.type === type);
+                    const files = nodes.flatMap(node => app.nodeOutputs[node.id]?.images ?? []);
+                    const names = files.map(file => file.filename);
+                    const held = [...document.images, ...nodes.flatMap(node => node.imgs ?? [])];
+                    const seen = held.filter(image => image.complete && image.naturalWidth > 0).map(image => image.src);
+                    return names.filter(name => seen.some(src => src.includes(name))).length;
+                }""",
+                class_type,
+            )
+        )
+
+    def disconnect(self, class_type: str, name: str) -> None:
+        """Take what is connected to an input away."""
+        self.page.evaluate(
+            f"""([type, name]) => {{ {FIND}
+                const node = find(type);
+                node.disconnectInput(node.inputs.findIndex(input => input.name === name));
+            }}""",
+            [class_type, name],
+        )
+
+    def drag_link(self, source: tuple[str, int], class_type: str, name: str) -> None:
+        """Drag with the mouse from an output (node id, place) to a node's input."""
+        self.show_all()
+        ends = self.page.evaluate(
+            f"""([[id, slot], type, name]) => {{ {FIND}
+                const [from, to] = [app.graph.getNodeById(Number(id)), find(type)];
+                const places = [
+                    from.getOutputPos(slot),
+                    to.getInputPos(to.inputs.findIndex(input => input.name === name)),
+                ];
+                const view = app.canvas.canvas.getBoundingClientRect();
+                const into = to.inputs.findIndex(input => input.name === name);
+                const keys = [`${{from.id}}-out-${{slot}}`, `${{to.id}}-in-${{into}}`];
+                return places.map((place, end) => {{
+                    const dot = document.querySelector(`[data-slot-key="${{keys[end]}}"]`)?.getBoundingClientRect();
+                    if (dot) return [dot.x + dot.width / 2, dot.y + dot.height / 2]; // a slot of a Vue node
+                    const [x, y] = app.canvas.ds.convertOffsetToCanvas(place);
+                    return [x + view.left, y + view.top];
+                }});
+            }}""",
+            [list(source), class_type, name],
+        )
+        self.page.mouse.move(*ends[0])
+        self.page.mouse.down()
+        self.page.mouse.move(*ends[1], steps=12)
+        self.page.mouse.up()
+
+    def wait_for_draft(self, part: str) -> None:
+        """Wait until the front end has kept the workflow for the next time: some entry of its storage has the part."""
+        held = """part => [localStorage, sessionStorage].some(store =>
+            Object.values(store).some(value => value.includes(part)))"""
+        self.wait_for(lambda: self.page.evaluate(held, part), "the draft")
+
+    def export_api(self) -> dict[str, Any]:
+        """The file that "Export (API)" downloads."""
+        with self.page.expect_download() as coming:
+            self.command_unawaited("Comfy.ExportWorkflowAPI")
+            field = self.page.get_by_role("dialog").locator("input").last
+            field.fill("exported")
+            field.press("Enter")
+        exported: dict[str, Any] = json.loads(Path(coming.value.path()).read_text(encoding="utf-8"))
+        return exported
+
+    def on_screen(self, pattern: str) -> None:
+        """Wait until words that fit can be read on the page."""
+        words = re.compile(pattern)
+        self.wait_for(
+            lambda: words.search(self.page.evaluate("() => document.body.innerText")), f"{pattern!r} on screen"
+        )
+
+    def details(self) -> None:
+        """Open what the newest front end tells of an error at first in one line."""
+        more = self.page.get_by_text("View details")
+        if more.count():
+            more.first.click()
+
+    def refused(self) -> bool:
+        """Whether the server has refused the workflow before it ran."""
+        return bool(self.page.evaluate("() => Object.keys(app.lastNodeErrors ?? {}).length"))
+
+    def failed(self) -> bool:
+        """Whether a run has ended with an error since the page was opened."""
+        return any(kind == "execution_error" for kind, _ in self.heard)
 
     def workflow(self) -> dict[str, Any]:
         """What "Export" would write."""
