@@ -105,10 +105,24 @@ def _test(host: Host, arguments: argparse.Namespace, rest: list[str]) -> int:
             if _call([host.python, "-m", *tool], host) != 0:
                 failed.append(tool[0])
     marks = [] if arguments.all else ["-m", "not slow"]
+    if not rest:
+        _say_what_is_left_out(host, arguments.all)
     code = _call([*_pytest(host), *marks, *rest], host)
     if failed:
         print(f"[dev] {' and '.join(failed)} failed, see above the tests", flush=True)
     return code or bool(failed)
+
+
+def _say_what_is_left_out(host: Host, slow: bool) -> None:
+    """The tests that will not run: the slow ones unless asked for, the browser's where there is none."""
+    from devtools.environment import say
+
+    if not slow:
+        say("not run: tests marked slow, those in a browser among them; `dev.py test --all` runs them")
+    command = [str(host.python), "-m", "devtools.templates.chromium"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if found.returncode != 0:
+        say(f"skipped: tests/browser, the front end's own tests, for there is {found.stdout.strip()}")
 
 
 def _pytest(host: Host) -> list[str | Path]:

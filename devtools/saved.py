@@ -10,6 +10,8 @@ Link = tuple["Graph", int, int]
 """The graph that an output is in, its node's id, its place."""
 
 NOTES = frozenset({"Note", "MarkdownNote"})
+BUTTON = "upload"
+"""A loader's button for a picture of the user's, which the front end keeps among the values and does not export."""
 AFTERWARDS = frozenset({"fixed", "increment", "decrement", "randomize"})
 """What the front end keeps beside a seed: what becomes of it after a run."""
 INPUTS, OUTPUTS = -10, -20
@@ -74,6 +76,7 @@ def widgets(node: Mapping[str, Any]) -> dict[str, Any]:
         except StopIteration:
             raise ValueError(f"node {node['id']}, {node['type']}, has no value for {slot['name']}") from None
         named[slot["name"]] = value
+    named.pop(BUTTON, None)
     return named
 
 

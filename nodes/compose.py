@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .depth import depth_input
 from .fusers import ABSENT, LAMBDA_BG, LAMBDA_FG, strength_input
-from .host.expansion import HIDDEN, GraphBuilder, links
+from .host.expansion import COMPOUND, GraphBuilder, links, not_of_lists
 from .host.pictures import optional_mask, picture
 from .host.schema import schema
 from .inpaint import DILATION, inpainter_input
@@ -79,11 +79,11 @@ class Compose(io.ComfyNode):
                 io.Image.Output("fg_depth", display_name="fg_depth", tooltip="Depth of the object, near is bright."),
                 io.Image.Output("bg_depth", display_name="bg_depth", tooltip="Depth of the background."),
             ],
-            hidden=HIDDEN,
-            enable_expand=True,
+            **COMPOUND,
         )
 
     @classmethod
+    @not_of_lists
     def execute(cls, foreground: Tensor, mask: Tensor | None = None, **_: Any) -> io.NodeOutput:
         linked = links(cls)
         graph = GraphBuilder()

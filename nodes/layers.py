@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..cnc_core.perception import inpaint
 from ..cnc_core.triplet import make_triplet
-from .host.expansion import HIDDEN, GraphBuilder, links
+from .host.expansion import COMPOUND, GraphBuilder, links, not_of_lists
 from .host.perception import each
 from .host.perception import inpainter as hosted_inpainter
 from .host.pictures import optional_mask, pair, picture
@@ -65,11 +65,11 @@ class SplitLayers(io.ComfyNode):
                 io.Image.Output(display_name="background", tooltip="The picture with the object gone."),
                 io.Mask.Output(display_name="mask", tooltip="1 on the object, 0 elsewhere, of the picture's size."),
             ],
-            hidden=HIDDEN,
-            enable_expand=True,
+            **COMPOUND,
         )
 
     @classmethod
+    @not_of_lists
     def execute(
         cls,
         image: Tensor,

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..cnc_core.perception import PREPROCESSING, Preprocessing, channels_read, estimate, refine_mask
-from .host.expansion import HIDDEN, GraphBuilder, links
+from .host.expansion import COMPOUND, GraphBuilder, links, not_of_lists
 from .host.perception import each, estimator_names, saliency_estimator
 from .host.pictures import masks, picture
 from .host.previews import preview
@@ -208,11 +208,11 @@ class SalientMask(io.ComfyNode):
             outputs=[
                 io.Mask.Output(display_name="mask", tooltip="1 on the object, 0 elsewhere, of the picture's size.")
             ],
-            hidden=HIDDEN,
-            enable_expand=True,
+            **COMPOUND,
         )
 
     @classmethod
+    @not_of_lists
     def execute(cls, image: Tensor, estimator: str, threshold: float, grow: int, feather: int) -> io.NodeOutput:
         graph = GraphBuilder()
         salience = graph.node("CnC_SalienceMap", image=links(cls)["image"], estimator=estimator, preprocessing="model")

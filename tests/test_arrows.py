@@ -81,6 +81,16 @@ ROOMS = (
         frozenset({"./devtools", "aiohttp", "torch", "torchvision", "PIL"}),
     ),
     Room(
+        "devtools that draw the templates and run them",
+        ("devtools/templates/*.py",),
+        frozenset({"./devtools", "training", "torch", "PIL", "playwright", "safetensors"}),
+    ),
+    Room(
+        "the pack that stands in for what templates load",
+        ("devtools/templates/stand_in_pack/*.py",),
+        frozenset({"torch"}) | COMFY,
+    ),
+    Room(
         "devtools that make the documentation",
         ("devtools/documentation/*.py",),
         frozenset({"./devtools", "cnc_core", "training", "PIL", "playwright"}),

@@ -115,3 +115,11 @@ def test_both_lists_of_requirements_agree(root: Path) -> None:
     lines = (root / "requirements.txt").read_text().splitlines()
     assert sorted(line for line in lines if line and not line.startswith("#")) == sorted(project["dependencies"])
     assert not any(line.startswith("torch") for line in lines)
+
+
+def test_a_machine_without_a_browser_is_told_what_to_install(root: Path, tmp_path: Path) -> None:
+    without = {"PATH": str(tmp_path), "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path), "CNC_CHROMIUM": ""}
+    command = [sys.executable, "-m", "devtools.templates.chromium"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=root, env={**os.environ, **without})
+    assert done.returncode == 1
+    assert done.stdout.startswith(("no Chromium: `apt install chromium`", "no Playwright: `pip install playwright`"))

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..chromium import ANSWER, PAGE_READY, chromium
 from ..demo import PICTURES
 from ..server import Server
+from .chromium import ANSWER, PAGE_READY, chromium
 from .sheet import Sheet
 
 if TYPE_CHECKING:

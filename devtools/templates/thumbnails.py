@@ -8,11 +8,11 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from .. import stand_ins
 from ..demo import PICTURES, opened
 from ..environment import say
 from ..saved import Prompt, flat
 from ..server import Server
+from . import stand_ins
 from .drawing import FOLDER, provide
 
 SIDE, SMALL, EDGE = 512, 128, 8

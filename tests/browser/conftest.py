@@ -1,7 +1,7 @@
 """A real server and a headless Chromium, on the front end that belongs to the server and on the newest one.
 
-Without a Chromium (devtools/chromium.py says where it is looked for), or without Playwright, these tests are skipped
-and say so. CNC_BROWSER=1 makes that a failure, for a machine that is known to have one.
+Without a Chromium (devtools/templates/chromium.py says where it is looked for), or without Playwright, these tests are
+skipped and say so. CNC_BROWSER=1 makes that a failure, for a machine that is known to have one.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from devtools import chromium
 from devtools.demo import PICTURES
 from devtools.environment import FRONT_END
 from devtools.server import Server
+from devtools.templates import chromium
 from devtools.templates.drawing import provide
 
 from .editor import Editor

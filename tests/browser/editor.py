@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devtools import demo
-from devtools.chromium import ANSWER, PAGE_READY
 from devtools.environment import ROOT
 from devtools.server import Server
+from devtools.templates.chromium import ANSWER, PAGE_READY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -35,14 +35,8 @@ def posted(server: Server, prompt: dict[str, Any]) -> Run:
 
 
 def alike(exported: dict[str, Any]) -> dict[str, Any]:
-    """What is run: without the titles, and without the loaders' button."""
-    return {
-        key: {
-            "class_type": node["class_type"],
-            "inputs": {name: value for name, value in node["inputs"].items() if name != "upload"},
-        }
-        for key, node in exported.items()
-    }
+    """What is run: without the titles."""
+    return {key: {part: node[part] for part in ("class_type", "inputs")} for key, node in exported.items()}
 
 
 def test_each_is_found_opened_and_run(editor: Editor) -> None:

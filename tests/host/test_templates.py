@@ -1,6 +1,6 @@
 """The workflows in `example_workflows/`: tidy, explained, offered by the host, and each run on it.
 
-Those for Stable Diffusion 1.5 run with CnC-Mini in its place (devtools/stand_ins.py).
+Those for Stable Diffusion 1.5 run with CnC-Mini in its place (devtools/templates/stand_ins.py).
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from devtools import stand_ins
 from devtools.environment import ROOT
 from devtools.saved import NOTES, Prompt, flat, widgets
 from devtools.server import Run, Server
+from devtools.templates import stand_ins
 from devtools.templates.drawing import FOLDER, provide
+from devtools.workflow import Workflow
 
 FILES = sorted((ROOT / "example_workflows").glob("*.json"))
 NAMES = [path.stem for path in FILES]
@@ -197,3 +198,26 @@ def test_the_host_offers_them_with_their_thumbnails(stage: Server) -> None:
             assert picture.format == "JPEG" and picture.size == (512, 512)
         with urllib.request.urlopen(f"{place}.json", timeout=30) as reply:
             assert json.load(reply) == saved(name)
+
+
+@pytest.mark.parametrize("class_type", ["CnC_Compose", "CnC_SalientMask", "CnC_SplitLayers"])
+def test_a_list_is_refused_by_a_node_that_expands(stage: Server, class_type: str) -> None:
+    """In words that name the input; a list of one is one."""
+    flow = Workflow(stage.object_info())
+    source = flow.add("LoadImageDataSetFromFolder", folder="cnc_pictures")
+    slot = "foreground" if class_type == "CnC_Compose" else "image"
+    given: dict[str, Any] = {slot: source.out(), "saliency": "mini", "depth": "mini", "estimator": "mini"}
+    if class_type == "CnC_Compose":
+        mini = flow.add("CnC_LoadMini")
+        text = flow.add("CLIPTextEncode", clip=mini.out("clip"), text="")
+        given |= {name: mini.out(name) for name in ("model", "fusers", "clip_vision")}
+        given |= {"positive": text.out(), "negative": text.out()}
+    known = stage.object_info()[class_type]["input"]
+    chosen = {name: value for name, value in given.items() if name in {*known["required"], *known.get("optional", {})}}
+    added = flow.add(class_type, **chosen)
+    flow.add("PreviewImage", images=flow.add("MaskToImage", mask=added.out("mask")).out())
+    error = stage.run(flow.prompt).error
+    assert error is not None and f"{slot}: got a list of 3, and this node takes one picture or one batch" in error
+    joined = flow.add("RebatchImages", images=source.out(), batch_size=3)
+    flow.prompt[added.id]["inputs"][slot] = joined.out()
+    assert stage.run(flow.prompt).error is None

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .environment import ROOT
-from .saved import Prompt
-from .server import Server
-from .templates.parts import BASE, CLIP_VISION, FUSERS, QUALITY
-from .templates.workflows import LORA
+from ..environment import ROOT
+from ..saved import Prompt
+from ..server import Server
+from .parts import BASE, CLIP_VISION, FUSERS, QUALITY
+from .workflows import LORA
 
 PACK = Path(__file__).with_name("stand_in_pack")
 SIDE = 128

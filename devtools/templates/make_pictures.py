@@ -1,6 +1,6 @@
 """Make the pictures that the demo and the templates begin with.
 
-    python -m devtools.make_pictures
+    python -m devtools.templates.make_pictures
 
 Four are things of the Mini's world, each alone before its own surroundings: rendered scenes with one of their two
 things moved out of the picture. The seed is used by nothing else. Two are depth maps drawn with a brush's means:
@@ -17,7 +17,7 @@ from training.mini.render import render
 from training.mini.scenes import Scene, Thing, draw_scene
 from training.mini.world import BACKDROPS, GROUNDS, LIGHTS, MATERIALS, SOLIDS
 
-from .demo import PICTURES
+from ..demo import PICTURES
 
 SEED, SIZE, DRAWN = 20240404, 128, 256
 
