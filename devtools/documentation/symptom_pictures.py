@@ -86,7 +86,7 @@ PAGES = {
     "foreground_depth": Page(foreground_depth, 3),
     "strength": Page(lambda flow: _turned(flow, "strength", (0.0, 0.5, 1.0, 1.5)), 4),
     "end_percent": Page(lambda flow: _turned(flow, "end_percent", (0.2, 0.4, 0.6, 1.0)), 4),
-    "depth_scale": Page(lambda flow: _turned(flow, "fg_depth_scale", (0.4, 0.7, 1.0, 1.5)), 4),
+    "depth_scale": Page(lambda flow: _turned(flow, "fg_depth_scale", (0.2, 0.4, 1.0, 1.5)), 4),
     "lambda_fg": Page(lambda flow: _turned(flow, "lambda_fg", (0.0, 0.5, 1.0, 2.0), exemplars=True), 4),
     "lambda_bg": Page(lambda flow: _turned(flow, "lambda_bg", (0.0, 0.5, 1.0, 2.0), exemplars=True), 4),
     "masks": Page(masks, 4),
