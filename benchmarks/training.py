@@ -92,7 +92,7 @@ def measure_loader(folder: Path, samples: int = 256, batch: int = 32) -> None:
     data = PreparedSet(folder / "loaded", verify=False)
     print(f"the loader at 64 x 64 latents and {CAPTIONS} captions, batches of {batch}, one core; target 2000 a second")
     for stage in STAGES:
-        told = TrainConfig(stage, folder, folder, folder, (folder,) if stage == "joint" else ())
+        told = TrainConfig(stage, (folder,), folder, folder, (folder,) if stage == "joint" else ())
         width = 0 if stage == "local" else 24 * config.context_dim
         empty = torch.zeros(TOKENS, config.context_dim)
         loader = Loader(data, told, empty=empty, encode=None, dropout_width=width)

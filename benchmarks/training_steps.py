@@ -58,7 +58,11 @@ class Inputs:
         }  # fmt: skip
         return Measured(
             TrainConfig(
-                stage, folder / "set", folder / "base.safetensors", folder / "run", **{"batch": 1, **standard, **fields}
+                stage,
+                (folder / "set",),
+                folder / "base.safetensors",
+                folder / "run",
+                **{"batch": 1, **standard, **fields},
             )
         )
 

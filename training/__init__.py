@@ -5,7 +5,7 @@ What `python -m training` does in a shell, functions do in a notebook, each with
     import training
 
     training.prepare.prepare(training.prepare.PrepareConfig(out=Path("set"), source="folder", data=Path("pictures")))
-    training.train.train_stage(training.train.TrainConfig("local", data=Path("set"), base=..., out=Path("run")))
+    training.train.train_stage(training.train.TrainConfig("local", data=(Path("set"),), base=..., out=Path("run")))
     training.weights.merge_fusers(Path("local.safetensors"), Path("global.safetensors"), Path("both.safetensors"))
 
 `training.prepared` reads sets, `training.weights` converts, merges and exports, `training.evaluate` measures.

@@ -10,8 +10,9 @@
     config = from_arguments(Blur, arguments)        # or load_config(Blur, file, {"radius": 3.0})
     save_config(config, folder / "config.toml")     # reads back as it is
 
-A field's type is str, int, float, bool, Path, a Literal of strings, a tuple of one of these (`tuple[str, ...]`), or
-one of these or None. What fields ask of each other is for the dataclass's `__post_init__` to check, by ValueError.
+A field's type is str, int, float, bool, Path, a Literal of strings, a tuple of one of these (`tuple[str, ...]`; a file
+may name one text or path alone), or one of these or None. What fields ask of each other is for the dataclass's `__post_init__` to
+check, by ValueError.
 Paths are relative to the current directory, those in a file as well.
 """
 
@@ -196,6 +197,8 @@ def _checked(kind: Any, value: Any, place: str) -> Any:
     kind, optional = _without_none(kind)
     if value is None and optional:
         return None
+    if typing.get_origin(kind) is tuple and isinstance(value, str | Path):
+        value = [value]
     if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
         return tuple(_checked(typing.get_args(kind)[0], part, place) for part in value)
     if typing.get_origin(kind) is Literal and value in typing.get_args(kind):

@@ -43,8 +43,9 @@ def from_photographs(folder: Path, root: Path) -> Path:
 
     def trained(stage: str, *fusers: Path) -> Path:
         config = TrainConfig(
-            stage, folder / "set", root / "models" / "mini" / "unet.safetensors", folder / stage, fusers, steps=STEPS,
-            batch=BATCH, learning_rate=LEARNING_RATE, held_out=1, grid_steps=2, device="cpu", tensorboard=False,
+            stage, (folder / "set",), root / "models" / "mini" / "unet.safetensors", folder / stage, fusers,
+            steps=STEPS, batch=BATCH, learning_rate=LEARNING_RATE, held_out=1, grid_steps=2, device="cpu",
+            tensorboard=False,
         )  # fmt: skip
         return training.train.train_stage(config).weights
 

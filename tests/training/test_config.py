@@ -19,6 +19,7 @@ class Recipe:
     frozen: bool = option("freeze the base", default=True)
     limit: int | None = option("stop after so many", default=None)
     prompt: str = option("the validation's prompt", default="")
+    sets: tuple[Path, ...] = option("what it is trained on", default=())
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0:
@@ -43,6 +44,11 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_
     line = ("--config", str(file), "--learning-rate", "2e-4", "--epochs", "4", "--frozen", "--limit", "7")
     assert from_line(*line) == Recipe(Path("a"), 2e-4, (4,), frozen=True, limit=7)
     assert from_line("--pictures", "b", "--limit", "none") == Recipe(Path("b"))
+
+
+def test_one_text_or_path_stands_for_a_list_of_one(tmp_path: Path) -> None:
+    for sets in ('"one"', '["one"]'):
+        assert load_config(Recipe, written(tmp_path, f'pictures = "a"\nsets = {sets}')).sets == (Path("one"),)
 
 
 def test_a_saved_config_reads_back(tmp_path: Path) -> None:

@@ -252,3 +252,49 @@ def test_a_second_run_is_refused_until_the_first_ends_however_it_ends(tmp_path: 
         process.wait()
     with only_run_in(tmp_path):
         assert str(os.getpid()) in (tmp_path / "run.pid").read_text()
+
+
+def test_several_sets_are_read_as_one(tmp_path: Path, folder: Path) -> None:
+    write_set(tmp_path / "more", [f"more {number}" for number in range(4)], shard_size=2)
+    parts = [PreparedSet(folder), PreparedSet(tmp_path / "more")]
+    both = PreparedSet(folder, tmp_path / "more")
+    assert len(both) == 11 and both.manifest.samples == 11
+    for index in range(11):
+        part, own = (parts[0], index) if index < 7 else (parts[1], index - 7)
+        assert (both.id(index), both.captions(index)) == (part.id(own), part.captions(own))
+        assert both.pictures(index) == part.pictures(own)
+        for name, value in part[own].items():
+            assert torch.equal(both[index][name], value), name
+    mixed = both.batch([8, 0, 9], raw=True)
+    assert torch.equal(mixed["latents"][1], parts[0].batch([0], raw=True)["latents"][0])
+    assert both.content != PreparedSet(tmp_path / "more", folder).content, "another order is another training"
+    assert parts[0].content == parts[0].manifest.content
+    assert pickle.loads(pickle.dumps(both)).id(10) == both.id(10)  # noqa: S301 - its own
+    both.verify()
+    damaged = tmp_path / "more" / "000001.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x07")
+    with pytest.raises(PreparedError, match=r"more.000001\.safetensors has changed"):
+        both.verify()
+
+
+def test_sets_with_fewer_captions_join_and_others_do_not(tmp_path: Path, folder: Path) -> None:
+    def other(name: str, **changes: object) -> Path:
+        specs = {**SPECS, **changes.pop("arrays", {})}  # type: ignore[dict-item]
+        manifest = replace(Manifest((32, 48), (4, 6), specs, items=1, shard_size=1), **changes)  # type: ignore[arg-type]
+        sample = made_up("one")
+        arrays = {**sample.arrays, "text": sample.arrays["text"][:1] + 1} if "text" in specs else sample.arrays
+        writer = SetWriter(tmp_path / name, manifest)
+        writer.write(0, [replace(sample, captions=("one",), arrays={n: arrays[n] for n in specs})])
+        writer.finish()
+        return tmp_path / name
+
+    fewer = {"text": replace(SPECS["text"], shape=(1, *SPECS["text"].shape[1:]))}
+    both = PreparedSet(folder, other("fewer", arrays=fewer))
+    assert both.manifest.arrays["text"].shape[0] == 2
+    text = both.batch([0, 7])["text"]
+    assert text[1, 0].any() and not text[1, 1].any() and text[0, 1].any()
+    assert both.batch([7, 0], captions=[0, 1])["text"].shape == (2, *SPECS["text"].shape[1:])
+    with pytest.raises(PreparedError, match="condition is 'depth' in one, 'canny' in another"):
+        PreparedSet(folder, other("edges", arrays=fewer, condition="canny"))
+    with pytest.raises(PreparedError, match="autoencoder is None in one, 'mini' in another"):
+        PreparedSet(folder, other("encoded", arrays=fewer, models={"autoencoder": {"name": "mini"}}))

@@ -28,6 +28,8 @@ from training.train.plan import plan
 
 from .train_inputs import TINY, tiny_config, write_base, write_set
 
+ABLATIONS = {"ablation": "local", "mini_ablation": "mini"}
+"""Recipes of the paper's Figure 3, and what each is an ablation of."""
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
 
 
@@ -218,7 +220,7 @@ def test_a_run_leaves_what_comfyui_loads(
     assert {p.dtype for p in fusers.local_fuser.parameters()} == {torch.float32}
     told = fusers.metadata
     assert (told["stage"], told["conditions"], told["prediction_type"]) == ("local", "depth", "epsilon")
-    assert told["data_content"] == PreparedSet(config.data).manifest.content
+    assert told["data_content"] == PreparedSet(*config.data).manifest.content
     left = sorted(path.name for path in (config.out / "checkpoints").iterdir())
     assert left == [f"step_{step:08d}.{kind}" for step in (4, 6) for kind in ("safetensors", "state.safetensors")]
     log = read_log(config.out)
@@ -238,8 +240,8 @@ def test_another_config_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"seed was 0 and is 1.*choose another out"):
         train_stage(replace(config, seed=1, steps=4))
     write_set(tmp_path / "other", samples=24)
-    with pytest.raises(ConfigError, match="trained on another set"):
-        train_stage(replace(config, data=tmp_path / "other", steps=4))
+    with pytest.raises(ConfigError, match="trained on other sets"):
+        train_stage(replace(config, data=(tmp_path / "other",), steps=4))
     assert train_stage(replace(config, steps=3)).steps == 3
 
 
@@ -252,7 +254,7 @@ def test_a_second_run_on_one_folder_is_refused(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_stops_the_run_with_the_last_good_checkpoint(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, held_out=0)
     broken = Order(23, config.seed, 0).turns(4 * 4, 1)[0].sample  # comes in the fifth step
-    config = replace(config, data=write_set(tmp_path / "broken", broken=broken))
+    config = replace(config, data=(write_set(tmp_path / "broken", broken=broken),))
     with pytest.raises(TrainingStopped, match=r"step 5 has.*step_00000004\.safetensors"):
         train_stage(config)
     good = load_fusers(config.out / "checkpoints" / "step_00000004.safetensors").local_fuser
@@ -263,8 +265,8 @@ def test_what_does_not_fit_together_is_told_before_anything_starts(tmp_path: Pat
     config = tiny_config(tmp_path)
     write_set(tmp_path / "edges", condition="canny")
     with pytest.raises(ConfigError, match="holds canny maps, the config wants depth"):
-        Trainer(replace(config, data=tmp_path / "edges"))
-    assert Trainer(replace(config, data=tmp_path / "edges", condition="canny")).facts["conditions"] == "canny"
+        Trainer(replace(config, data=(tmp_path / "edges",)))
+    assert Trainer(replace(config, data=(tmp_path / "edges",), condition="canny")).facts["conditions"] == "canny"
     with pytest.raises(ConfigError, match="predicts eps by its own header, not v"):
         Trainer(replace(config, prediction="v"))
     with pytest.raises(ConfigError, match="does not divide into 1 processes with 3"):
@@ -292,7 +294,7 @@ def test_the_rate_rises_and_falls(tmp_path: Path) -> None:
 
 
 def test_the_papers_settings_are_the_defaults() -> None:
-    config = TrainConfig("local", Path("set"), Path("base"), Path("run"))
+    config = TrainConfig("local", (Path("set"),), Path("base"), Path("run"))
     assert {getattr(config, name) for name in DROPS} == {0.1}
     assert (config.learning_rate, config.batch, config.optimizer) == (1e-5, 32, "adamw")
     steps = [replace(config, stage=s, fusers=(Path("f"),)).total_steps(32_000) for s in ("local", "global", "joint")]
@@ -319,6 +321,13 @@ def test_the_plan_measures_and_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("train_*.toml")), ids=lambda path: path.stem)
 def test_each_recipe_is_a_config(recipe: Path) -> None:
     config = load_config(TrainConfig, recipe)
-    assert recipe.stem in ("train_mini", f"train_{config.stage}", "train_ablation", "train_canny")
-    assert (config.streams == "source") == (recipe.stem == "train_ablation")
+    assert recipe.stem in {f"train_{config.stage}"} | {f"train_{name}" for name in ("mini", "canny", *ABLATIONS)}
+    assert (config.streams == "source") == (recipe.stem.removeprefix("train_") in ABLATIONS)
     assert (config.condition == "canny") == (recipe.stem == "train_canny")
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_differs_from_its_recipe_in_the_streams_alone(name: str) -> None:
+    ablation = load_config(TrainConfig, RECIPES / f"train_{name}.toml")
+    whole = load_config(TrainConfig, RECIPES / f"train_{ABLATIONS[name]}.toml")
+    assert replace(whole, streams="source", out=ablation.out) == ablation

@@ -78,8 +78,22 @@ def test_compiled_networks_learn_the_same(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_checkpoint_says_which_maps_it_wants(tmp_path: Path) -> None:
     write_set(tmp_path / "edges", condition="canny")
-    config = tiny_config(tmp_path, data=tmp_path / "edges", condition="canny", steps=2)
+    config = tiny_config(tmp_path, data=(tmp_path / "edges",), condition="canny", steps=2)
     assert load_fusers(train_stage(config).weights).metadata["conditions"] == "canny"
+
+
+def test_a_run_sees_all_its_sets_and_keeps_to_their_order(tmp_path: Path) -> None:
+    """As the paper trains on COCO-Stuff and Pick-a-Pic together."""
+    config = tiny_config(tmp_path, steps=2)
+    both = (*config.data, write_set(tmp_path / "more", samples=9))
+    trainer = Trainer(replace(config, data=both))
+    assert len(trainer.order) == 23 + 9 - 3
+    turns = trainer.order.turns(0, len(trainer.order))
+    assert {turn.sample for turn in turns} | set(trainer.order.held_out) == set(range(32))
+    train_stage(replace(config, data=both))
+    with pytest.raises(ConfigError, match="trained on other sets"):
+        train_stage(replace(config, data=both[::-1], steps=4))
+    assert train_stage(replace(config, data=both, steps=4)).steps == 4
 
 
 def test_a_notebook_reaches_all_parts(root: Path) -> None:

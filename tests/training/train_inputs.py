@@ -90,7 +90,7 @@ def tiny_config(folder: Path, **fields: Any) -> TrainConfig:
         write_base(folder / "base.safetensors")
         write_set(folder / "set")
     standard = {
-        "stage": "local", "data": folder / "set", "base": folder / "base.safetensors", "out": folder / "run",
+        "stage": "local", "data": (folder / "set",), "base": folder / "base.safetensors", "out": folder / "run",
         "steps": 6, "batch": 4, "learning_rate": 1e-3, "save_every": 2, "held_out": 3, "grid_every": 0, "device": "cpu",
         "tensorboard": False, "threads": 1,
     }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,25 @@ class Manifest:
         kept = [shard for shard in self.shards if shard.number != entry.number]
         return replace(self, shards=tuple(sorted([*kept, entry], key=lambda shard: shard.number)))
 
+    def join_differences(self, other: Manifest) -> list[str]:
+        """In words, what keeps two sets from being read as one."""
+
+        def told(manifest: Manifest) -> dict[str, Any]:
+            models = {name: manifest.models.get(name, {}) for name in ("autoencoder", "image_encoder", "text_encoder")}
+            shapes = {name: spec.shape for name, spec in manifest.arrays.items()}
+            if "text" in shapes:
+                shapes["text"] = shapes["text"][1:]  # a set may keep more captions than another
+            return {
+                "image_size": manifest.image_size,
+                "condition": manifest.condition,
+                **{name: model.get("sha256", model.get("name")) for name, model in models.items()},
+                "arrays": shapes,
+            }
+
+        mine, theirs = _flat(told(self)), _flat(told(other))
+        names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+        return [f"{name} is {mine.get(name)!r} in one, {theirs.get(name)!r} in another" for name in names]
+
     def differences(self, other: Manifest) -> list[str]:
         """In words, what two sets disagree on, apart from how far they are."""
         mine, theirs = (_flat({**asdict(m), "shards": None, "complete": None}) for m in (self, other))
@@ -131,6 +150,24 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest(**{**told, **sizes, "arrays": arrays, "shards": shards})
     except (TypeError, KeyError, ValueError, IndexError) as error:
         raise PreparedError(f"{path} is damaged: {error}") from error
+
+
+def joined(manifests: Sequence[Manifest]) -> Manifest:
+    """What is said of several sets that are read as one: all their shards, and as many captions as the richest has.
+
+    Raises PreparedError for sets of different sizes, conditions, arrays or encoders.
+    """
+    first = manifests[0]
+    arrays = dict(first.arrays)
+    for other in manifests[1:]:
+        differing = first.join_differences(other)
+        if differing:
+            raise PreparedError(f"the sets do not belong together: {'; '.join(differing)}; prepare them alike")
+        if "text" in arrays:
+            arrays["text"] = max(arrays["text"], other.arrays["text"], key=lambda spec: spec.shape[0])
+    shards = tuple(shard for manifest in manifests for shard in manifest.shards)
+    items, complete = sum(manifest.items for manifest in manifests), all(manifest.complete for manifest in manifests)
+    return replace(first, arrays=arrays, items=items, shards=shards, complete=complete)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
 import json
 import tarfile
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .manifest import PreparedError, ShardEntry, read_manifest
+from .manifest import ArraySpec, Manifest, PreparedError, ShardEntry, joined, read_manifest
 from .verify import AGAIN, check_hash, check_size, damaged_shards
 from .writer import DEPTH_MAX, MASK_MAX
 
@@ -39,26 +41,41 @@ def to_float(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class PreparedSet:
     """The samples of a folder that `prepare` has written, numbered from 0 in the order of their ids.
 
-    Opening checks schema and sizes. verify: check a shard's checksum when it is first used. partial: take the
-    finished shards of a set that is not complete, else it is refused, since the order of training follows from the
-    number of samples. Raises PreparedError for what is missing, damaged or unfinished.
+    Of several folders, those of the first come first, and so on. Opening checks schema and sizes. verify: check a
+    shard's checksum when it is first used. partial: take the finished shards of a set that is not complete, else it is
+    refused, since the order of training follows from the number of samples. Raises PreparedError for what is missing,
+    damaged or unfinished, and for folders that do not belong together.
     """
 
-    def __init__(self, folder: Path, *, verify: bool = True, partial: bool = False) -> None:
-        self.folder, self.manifest = Path(folder), read_manifest(Path(folder))
-        if not self.manifest.complete and not partial:
-            raise PreparedError(
-                f"{folder} is unfinished: {len(self.manifest.shards)} of {self.manifest.shard_count} shards; run the "
-                f"same `prepare` command again to finish it"
-            )
+    def __init__(self, *folders: Path, verify: bool = True, partial: bool = False) -> None:
+        self.folders = tuple(map(Path, folders))
+        manifests = [read_manifest(folder) for folder in self.folders]
+        for folder, manifest in zip(self.folders, manifests, strict=True):
+            if not manifest.complete and not partial:
+                raise PreparedError(
+                    f"{folder} is unfinished: {len(manifest.shards)} of {manifest.shard_count} shards; run the same "
+                    f"`prepare` command again to finish it"
+                )
+        self.manifest = joined(manifests)
+        self.content = _content(manifests)
         self._check_on_use = verify
-        self._shards = [shard for shard in self.manifest.shards if shard.samples]
-        self._ends = list(accumulate(shard.samples for shard in self._shards))
+        self._shards = [
+            _Shard(folder, shard, manifest.arrays)
+            for folder, manifest in zip(self.folders, manifests, strict=True)
+            for shard in manifest.shards
+            if shard.samples
+        ]
+        self._ends = list(accumulate(shard.entry.samples for shard in self._shards))
         self._arrays: dict[int, dict[str, Tensor]] = {}
         self._texts: dict[int, dict[str, list[Any]]] = {}
         for shard in self._shards:
-            for name in shard.files:
-                check_size(self.folder, shard, name)
+            for name in shard.entry.files:
+                check_size(shard.folder, shard.entry, name)
+
+    @property
+    def name(self) -> str:
+        """Its folders, for messages."""
+        return ", ".join(map(str, self.folders))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -94,7 +111,13 @@ class PreparedSet:
             shape = spec.shape if chosen is None else spec.shape[1:]
             rows = torch.empty((len(places), *shape), dtype=getattr(torch, spec.dtype))
             for number, (row, arrays, (_, place)) in enumerate(zip(rows, sources, places, strict=True)):
-                row.copy_(arrays[name][place] if chosen is None else arrays[name][place, chosen[number]])
+                if chosen is not None:
+                    row.copy_(arrays[name][place, chosen[number]])
+                elif name == "text":  # of sets that are joined, one may have fewer captions
+                    stored = arrays[name][place]
+                    row[: len(stored)], row[len(stored) :] = stored, 0
+                else:
+                    row.copy_(arrays[name][place])
             out[name] = rows
         return out if raw else to_float(out)
 
@@ -110,21 +133,22 @@ class PreparedSet:
 
     def verify(self) -> None:
         """Read every file and compare its checksum and values. Raises PreparedError with all that is wrong."""
-        if wrong := damaged_shards(self.folder):
-            raise PreparedError("\n".join(wrong.values()))
+        if wrong := [text for folder in self.folders for text in damaged_shards(folder).values()]:
+            raise PreparedError("\n".join(wrong))
 
     def pictures(self, index: int) -> dict[str, bytes]:
         """A sample's files from the shard's tar, by ending ("source.png"); none where there is no tar."""
-        shard, row = self._place(index)
-        path = self.folder / f"{self._shards[shard].name}.tar"
-        if path.name not in self._shards[shard].files:
+        number, row = self._place(index)
+        shard = self._shards[number]
+        path = shard.folder / f"{shard.entry.name}.tar"
+        if path.name not in shard.entry.files:
             return {}
         found = {}
         with tarfile.open(path) as tar:
             for member in tar:
                 key, _, ending = member.name.partition(".")
                 content = tar.extractfile(member)
-                if key == f"{self._shards[shard].name}-{row:06d}" and content is not None:
+                if key == f"{shard.entry.name}-{row:06d}" and content is not None:
                     found[ending] = content.read()
         return found
 
@@ -138,29 +162,46 @@ class PreparedSet:
     def _mapped(self, number: int) -> dict[str, Tensor]:
         if number not in self._arrays:
             shard = self._shards[number]
-            name = f"{shard.name}.safetensors"
+            name = f"{shard.entry.name}.safetensors"
             if self._check_on_use:
-                check_hash(self.folder, shard, name)
-            self._arrays[number] = self._opened(shard, name)
+                check_hash(shard.folder, shard.entry, name)
+            self._arrays[number] = shard.opened(name)
         return self._arrays[number]
-
-    def _opened(self, shard: ShardEntry, name: str) -> dict[str, Tensor]:
-        try:
-            with safe_open(self.folder / name, framework="pt") as file:
-                arrays = {array: file.get_tensor(array) for array in self.manifest.arrays}
-        except (SafetensorError, OSError) as error:
-            raise PreparedError(f"{self.folder / name} cannot be read: {error}; {AGAIN}") from error
-        for array, spec in self.manifest.arrays.items():
-            expected = (getattr(torch, spec.dtype), (shard.samples, *spec.shape))
-            if (arrays[array].dtype, tuple(arrays[array].shape)) != expected:
-                raise PreparedError(f"{array} in {self.folder / name} is not {expected[0]} {expected[1]}; {AGAIN}")
-        return arrays
 
     def _text(self, number: int) -> dict[str, list[Any]]:
         if number not in self._texts:
             shard = self._shards[number]
-            name = f"{shard.name}.json"
+            name = f"{shard.entry.name}.json"
             if self._check_on_use:
-                check_hash(self.folder, shard, name)
-            self._texts[number] = json.loads((self.folder / name).read_text(encoding="utf-8"))
+                check_hash(shard.folder, shard.entry, name)
+            self._texts[number] = json.loads((shard.folder / name).read_text(encoding="utf-8"))
         return self._texts[number]
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A shard where it lies, and the arrays that its set has."""
+
+    folder: Path
+    entry: ShardEntry
+    arrays: Mapping[str, ArraySpec]
+
+    def opened(self, name: str) -> dict[str, Tensor]:
+        """Its arrays, mapped."""
+        path = self.folder / name
+        try:
+            with safe_open(path, framework="pt") as file:
+                arrays = {array: file.get_tensor(array) for array in self.arrays}
+        except (SafetensorError, OSError) as error:
+            raise PreparedError(f"{path} cannot be read: {error}; {AGAIN}") from error
+        for array, spec in self.arrays.items():
+            expected = (getattr(torch, spec.dtype), (self.entry.samples, *spec.shape))
+            if (arrays[array].dtype, tuple(arrays[array].shape)) != expected:
+                raise PreparedError(f"{array} in {path} is not {expected[0]} {expected[1]}; {AGAIN}")
+        return arrays
+
+
+def _content(manifests: Sequence[Manifest]) -> str:
+    """A hash of all samples; of several sets it depends on their order, as the order of training does."""
+    contents = [manifest.content for manifest in manifests]
+    return contents[0] if len(contents) == 1 else hashlib.sha256("".join(contents).encode()).hexdigest()

@@ -18,7 +18,7 @@ class TrainConfig:
     """One stage of training: what it starts from and sees, how it learns, what it keeps. Defaults are the paper's."""
 
     stage: Stage = option("local and global train one fuser each, joint trains both on")
-    data: Path = option("the prepared set")
+    data: tuple[Path, ...] = option("the prepared set; several are read as one, in this order")
     base: Path = option("the frozen base model: a Stable Diffusion 1.5 checkpoint in one file")
     out: Path = option("the run's folder; a run that was interrupted goes on from its last checkpoint there")
     fusers: tuple[Path, ...] = option(
@@ -104,6 +104,8 @@ class TrainConfig:
             raise ValueError(f"learning_rate is positive; got {self.learning_rate}")
         if len(self.fusers) > 2:
             raise ValueError(f"fusers names at most two files, a local and a global fuser; got {len(self.fusers)}")
+        if not self.data:
+            raise ValueError("data names no prepared set")
         if self.stage == "joint" and not self.fusers:
             raise ValueError("stage joint needs fusers: a merged file, or a local and a global one")
         if self.streams == "source" and self.condition != "depth":

@@ -33,7 +33,7 @@ class Grids:
         name = config.autoencoder or trainer.data.manifest.models.get("autoencoder", {}).get("name")
         if name is None:
             raise PreparedError(
-                f"{config.data} does not say which autoencoder prepared it: give --autoencoder, or --grid-every 0"
+                f"{trainer.data.name} does not say which autoencoder prepared it: give --autoencoder, or --grid-every 0"
             )
         self._decode = LatentDecoder(name, str(trainer.device), torch.float32)
         indices = trainer.order.held_out or list(range(len(trainer.data)))

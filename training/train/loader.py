@@ -71,10 +71,10 @@ class Loader:
         if "text" in arrays:
             self._names.append("text")
         if missing := [name for name in self._names if name not in arrays]:
-            raise PreparedError(f"{data.folder} has no {', '.join(missing)}; prepare a set with it")
+            raise PreparedError(f"{data.name} has no {', '.join(missing)}; prepare a set with it")
         self._has_text = "text" in arrays
         if not self._has_text and encode is None:
-            raise PreparedError(f"{data.folder} has no text states: training needs a text encoder (text_encoder)")
+            raise PreparedError(f"{data.name} has no text states: training needs a text encoder (text_encoder)")
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

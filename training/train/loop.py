@@ -95,7 +95,7 @@ class Trainer:
                 f"a batch of {config.batch} does not divide into {world} processes with {self.micro} samples at once; "
                 f"choose batch as a multiple of {world} x micro_batch"
             )
-        self.data = PreparedSet(config.data, verify=config.verify)
+        self.data = PreparedSet(*config.data, verify=config.verify)
         self.order = Order(len(self.data), config.seed, config.held_out)
         self.total = config.total_steps(len(self.order))
         started = begin(config, self.data, dtype=_DTYPES[config.mixed_precision])
@@ -249,7 +249,7 @@ class Trainer:
         tensors, facts = latest.read_state()
         if facts["data_content"] != self.facts["data_content"]:
             raise ConfigError(
-                f"{self.config.out} was trained on another set than {self.config.data}, or on that before it was "
+                f"{self.config.out} was trained on other sets than {self.data.name}, or on those before one was "
                 f"prepared again; choose another out"
             )
         self._take(latest, tensors)

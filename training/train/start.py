@@ -39,7 +39,7 @@ def begin(config: TrainConfig, data: PreparedSet, *, dtype: torch.dtype = torch.
     base = read_base(config.base)
     if data.manifest.condition != config.condition:
         raise ConfigError(
-            f"{data.folder} holds {data.manifest.condition} maps, the config wants {config.condition}: give "
+            f"{data.name} holds {data.manifest.condition} maps, the config wants {config.condition}: give "
             f"--condition {data.manifest.condition}, or prepare a set of {config.condition}"
         )
     _check_sizes(data, base.config)
@@ -63,7 +63,7 @@ def begin(config: TrainConfig, data: PreparedSet, *, dtype: torch.dtype = torch.
         "guidance_mode": config.guidance_mode,
         "base": config.base.name,
         "base_sha256": file_hash(config.base),
-        "data_content": data.manifest.content,
+        "data_content": data.content,
         "started_from": origins,
     }
     return Start(network, prediction, facts)
@@ -80,7 +80,7 @@ def text_states(
 
     name = config.text_encoder or data.manifest.models.get("text_encoder", {}).get("name")
     if name is None:
-        raise PreparedError(f"{data.folder} does not say which text encoder prepared it: give --text-encoder")
+        raise PreparedError(f"{data.name} does not say which text encoder prepared it: give --text-encoder")
     encoder = CaptionEncoder(name, str(device), torch.float32)
     empty = encoder([""])[0]
     if empty.shape[1] != context_dim:
@@ -130,7 +130,7 @@ def _check_sizes(data: PreparedSet, config: FuserConfig) -> None:
     for name, (axis, size, what) in wanted.items():
         if name in arrays and arrays[name].shape[axis] != size:
             raise PreparedError(
-                f"{data.folder} has {arrays[name].shape[axis]} {what}, the base model takes {size}: the set was "
+                f"{data.name} has {arrays[name].shape[axis]} {what}, the base model takes {size}: the set was "
                 f"prepared for another base model"
             )
 
