@@ -11,8 +11,8 @@
     save_config(config, folder / "config.toml")     # reads back as it is
 
 A field's type is str, int, float, bool, Path, a Literal of strings, a tuple of one of these (`tuple[str, ...]`; a file
-may name one text or path alone), or one of these or None. What fields ask of each other is for the dataclass's `__post_init__` to
-check, by ValueError.
+may name one text or path alone), or one of these or None. What fields ask of each other is for the dataclass's
+`__post_init__` to check, by ValueError.
 Paths are relative to the current directory, those in a file as well.
 """
 
