@@ -4,7 +4,7 @@
     python3 dev.py demo [--picture FILE]    run a workflow on a real ComfyUI, write ./demo_output
     python3 dev.py test [--all] [pytest's]  ruff, mypy and the tests; --all adds the slow ones
     python3 dev.py serve [ComfyUI's]        start ComfyUI with the pack, to be used in a browser
-    python3 dev.py bench [NAME] [its own]   measure on this machine: step, layers, perception
+    python3 dev.py bench [NAME] [its own]   measure on this machine: step, layers, perception, training
 
 With --comfy PATH a ComfyUI of your own is used as it is, instead of the one in .host.
 Standard library only: it runs under any Python 3.11 or newer.
