@@ -117,7 +117,7 @@ def _read(loader: Loader, turns: Sequence[Drawn]) -> None:
     loader.read([turn.sample for turn in turns])
 
 
-def measure_preparing(folder: Path, scenes: int = 32, rounds: int = 3) -> None:
+def measure_preparing(folder: Path, scenes: int = 96, rounds: int = 3) -> None:
     """Print what batches save where a set is prepared, by the Mini's networks on procedural scenes."""
     seconds: dict[int, list[float]] = {1: [], 8: []}
     for number in range(rounds):
