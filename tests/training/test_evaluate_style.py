@@ -246,3 +246,11 @@ def test_leakage_stands_beside_that_of_the_model_without_the_mask(root: Path, tm
     assert list(found["leakage over that without the mask"]) == ["main"]
     both = [found["arms"][arm]["conflicting"]["background, cosine"]["mean"] for arm in ("main", "no_mask")]
     assert both[0] != both[1], "the mask acts"
+
+
+def test_the_shipped_judge_is_right_on_true_renders(root: Path) -> None:
+    judge = Judge.load(root / judging.PATH)
+    scenes = draw_scenes(SEEDS["test"], range(60))
+    layers = rendered(scenes)
+    right = accuracy(judge, layers.image, layers, scenes)
+    assert sum(right[name] for name in REGIONS) / 4 >= 0.98, right
