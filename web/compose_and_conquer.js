@@ -4,22 +4,20 @@
  */
 
 import { app } from "../../scripts/app.js";
-import { recall } from "./executed.mjs";
-import { lambdas } from "./lambdas.mjs";
-import { addPad } from "./pad.mjs";
-import { addHandles } from "./place.mjs";
-import { RunOnRelease } from "./run_on_release.mjs";
-import { addStrip } from "./strip.mjs";
 
-/** The pack's nodes that have two layers to exchange. */
+/** The pack's nodes that have two layers to exchange, that have lambdas, and that something is put on. */
 const LAYERED = new Set(["CnC_Compose", "CnC_ApplyLocalFuser"]);
-const RUN_ON_RELEASE = "ComposeAndConquer.RunOnRelease";
+const WITH_LAMBDAS = new Set(["CnC_Compose", "CnC_SoftGuidance"]);
+const DRESSED = new Set([...WITH_LAMBDAS, "CnC_PlaceLayer"]);
 
-const release = new RunOnRelease(
-  () => app.extensionManager.setting.get(RUN_ON_RELEASE),
-  () => app.canvas.graph.nodes.flatMap((/** @type {any} */ node) => lambdas(node) ?? []),
-  () => app.queuePrompt(0, 1),
-);
+/** @type {typeof import("./panels.mjs") | undefined} */
+let panels;
+
+/** Load what goes on the nodes: once the page stands, or with the first workflow that has one of ours. */
+async function load() {
+  panels ??= await import("./panels.mjs");
+  return panels;
+}
 
 /** Whether pictures of ours were uploaded for the workflow that is being loaded. */
 let provided = false;
@@ -54,7 +52,7 @@ function onChosen(fits, act, wanted) {
   else warn(found.length ? `Select the one node that is meant: ${wanted}.` : `There is no node for this: ${wanted}.`);
 }
 
-const hasLambdas = (/** @type {any} */ node) => lambdas(node) !== null;
+const hasLambdas = (/** @type {any} */ node) => WITH_LAMBDAS.has(node.comfyClass);
 const hasLayers = (/** @type {any} */ node) => LAYERED.has(node.comfyClass);
 
 app.registerExtension({
@@ -62,7 +60,7 @@ app.registerExtension({
 
   settings: [
     {
-      id: RUN_ON_RELEASE,
+      id: "ComposeAndConquer.RunOnRelease",
       category: ["Compose and Conquer", "Lambda", "RunOnRelease"],
       name: "Run when a \u03bb slider or the pad is let go",
       tooltip: "Queues the workflow once when a \u03bb has changed. Only the guidance and the sampler run again.",
@@ -97,8 +95,14 @@ app.registerExtension({
     return items;
   },
 
+  setup() {
+    load(); // nobody waits for it: a node comes by hand, and that is later
+  },
+
   async beforeConfigureGraph(/** @type {any} */ workflow) {
-    if (!JSON.stringify(workflow).includes('"cnc_')) return; // the names of our pictures begin so
+    const text = JSON.stringify(workflow);
+    if (text.includes('"CnC_')) await load(); // so that its nodes are whole when their sizes are set
+    if (!text.includes('"cnc_')) return; // the names of our pictures begin so
     const { provide } = await import("./example_pictures.mjs");
     provided = await provide(workflow);
   },
@@ -106,16 +110,12 @@ app.registerExtension({
   afterConfigureGraph() {
     if (provided) app.refreshComboInNodes(); // or the loaders' lists would lack them until the page is opened anew
     provided = false;
-    recall(app.graph);
+    panels?.recall(app.graph);
   },
 
   nodeCreated(/** @type {any} */ node) {
-    const zoom = (/** @type {WheelEvent} */ event) => app.canvas.processMouseWheel(event);
-    if (node.comfyClass === "CnC_PlaceLayer") addHandles(node, zoom);
-    const pair = lambdas(node);
-    if (!pair) return;
-    addPad(node, pair, zoom);
-    addStrip(node);
-    for (const lambda of pair) lambda.onChange(() => release.note(lambda));
+    if (!DRESSED.has(node.comfyClass)) return;
+    if (panels) panels.dress(node);
+    else load().then(({ dress }) => dress(node));
   },
 });

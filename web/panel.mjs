@@ -17,6 +17,7 @@ export function addPanel(node, name, element, height, onDraw) {
   style();
   const widget = node.addDOMWidget(name, `CNC_${name.toUpperCase()}`, element, {
     serialize: false, // in the API format
+    hideInPanel: true, // at the page's side, which would take the element out of the node
     getMinHeight: () => height,
     getMaxHeight: () => height,
     getValue: () => "",

@@ -31,6 +31,7 @@ SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Notification.ShowVersionUpdates": False,
     "Comfy.Workflow.ShowMissingModelsWarning": False,
+    "Comfy.RightSidePanel.IsOpen": False,
 }
 
 

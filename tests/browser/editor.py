@@ -33,15 +33,18 @@ SETTLE = """async () => {
             return [x, y, width, height].map(Math.round);
         }),
     ]);
-    let [since, before] = [performance.now(), place()];
-    for (const end = since + 20000; performance.now() < end; ) {
+    let [since, frames, before] = [performance.now(), 0, place()];
+    for (const end = since + 30000; performance.now() < end; ) {
         await frame();
+        frames += 1;
         const now = place();
-        if (now !== before) [since, before] = [performance.now(), now];
-        if (performance.now() - since > 400) return;
+        if (now !== before) [since, frames, before] = [performance.now(), 0, now];
+        if (performance.now() - since > 400 && frames > 8) return;
     }
 }"""
-"""Nothing has moved for 400 ms, some frames of which were drawn: a page is busy for long after a workflow comes."""
+"""Nothing has moved for 400 ms and some frames: a page is busy for long after a workflow has come."""
+DRESSED = {"CnC_Compose": "lambda_pad", "CnC_SoftGuidance": "lambda_pad", "CnC_PlaceLayer": "place_handles"}
+"""What our scripts put on a node a moment after the first of its kind is made."""
 FIND = "const find = type => app.canvas.graph.nodes.find(node => node.comfyClass === type);"
 
 
@@ -53,7 +56,7 @@ class Editor:
     """
 
     def __init__(self, context: BrowserContext, server: Server, *, scripts: bool = True) -> None:
-        self.context, self.server = context, server
+        self.context, self.server, self.scripts = context, server, scripts
         self.complaints: list[str] = []
         self.page: Page = context.new_page()
         self.heard: list[tuple[str, dict[str, Any]]] = []
@@ -70,6 +73,8 @@ class Editor:
         """Load, or load again, the page."""
         self.page.goto(self.server.url)
         self.page.wait_for_function(PAGE_READY, timeout=ANSWER)
+        if self.scripts:  # what comes with the page, but is not waited for by it
+            self.page.evaluate("url => import(url).then(() => null)", f"{OURS}panels.mjs")
 
     def _on_frame(self, frame: str | bytes) -> None:
         if isinstance(frame, str):  # the others are pictures of the sampling
@@ -89,6 +94,9 @@ class Editor:
         """Open a workflow in the API format and look at one of its nodes."""
         self.page.evaluate("prompt => app.loadApiJson(prompt, 'test')", prompt)
         self.page.wait_for_function(f"type => {{ {FIND} return !!find(type); }}", arg=class_type)
+        if self.scripts and class_type in DRESSED:
+            held = f"([type, name]) => {{ {FIND} return find(type).widgets.some(one => one.name === name); }}"
+            self.page.wait_for_function(held, arg=[class_type, DRESSED[class_type]])
         self.look_at(class_type)
 
     def look_at(self, class_type: str) -> None:
@@ -119,6 +127,7 @@ class Editor:
 
     def drag_pad(self, *places: tuple[float, float], drop: bool = True) -> None:
         """Press the pad at the first place (shares of its width and height, from the lower left) and drag on."""
+        self.settle()
         box = self.pad.locator(".cnc-pad-plot").bounding_box()
         assert box is not None
         for index, (x, y) in enumerate(places):
@@ -347,17 +356,20 @@ class Editor:
         return exported
 
     def on_screen(self, pattern: str) -> None:
-        """Wait until words that fit can be read on the page."""
-        words = re.compile(pattern)
-        self.wait_for(
-            lambda: words.search(self.page.evaluate("() => document.body.innerText")), f"{pattern!r} on screen"
-        )
+        """Wait until words that fit can be read on the page, in the details of an error too."""
+        words, more = re.compile(pattern), self.page.get_by_text("View details")
+        opened = False
 
-    def details(self) -> None:
-        """Open what the newest front end tells of an error at first in one line."""
-        more = self.page.get_by_text("View details")
-        if more.count():
-            more.first.click()
+        def read() -> bool:
+            nonlocal opened
+            if words.search(self.page.evaluate("() => document.body.innerText")):
+                return True
+            if not opened and more.count():  # the newest front end tells of an error in one line first
+                more.first.click()
+                opened = True
+            return False
+
+        self.wait_for(read, f"{pattern!r} on screen")
 
     def refused(self) -> bool:
         """Whether the server has refused the workflow before it ran."""

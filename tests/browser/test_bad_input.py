@@ -38,7 +38,6 @@ def test_models_that_are_not_there(
     editor.open_workflow(json.loads(path.read_text(encoding="utf-8")))
     editor.on_screen(r"Missing Models|\d+ issues found")
     editor.screenshot(f"missing models {editor.version}")
-    editor.details()
     editor.on_screen("checkpoints")
     editor.on_screen("v1-5-pruned-emaonly-fp16.safetensors")
     editor.screenshot(f"missing models in detail {editor.version}")
@@ -87,7 +86,6 @@ def test_a_path_that_climbs_out(editor: Editor, quick_start: dict[str, Any]) -> 
     editor.open_workflow(quick_start)
     editor.command_unawaited("Comfy.QueuePrompt")
     editor.wait_for(lambda: editor.refused() or editor.failed(), "a refusal")
-    editor.details()
     editor.on_screen(r"secret\.onnx")
     editor.screenshot(f"climbing path {editor.version}")
 
@@ -108,8 +106,7 @@ def test_masks_that_do_not_fit(editor: Editor, quick_start: dict[str, Any]) -> N
     editor.load(prompt, "CnC_InpaintBackground")
     editor.command_unawaited("Comfy.QueuePrompt")
     editor.wait_for(editor.failed, "the failure")
-    editor.details()
-    editor.on_screen("2 images and 3 masks do not go together")
+    editor.on_screen("image has 2 pictures and mask has 3, which do not go together")
     editor.screenshot(f"masks that do not fit {editor.version}")
 
 

@@ -17,6 +17,7 @@ from .editor import OURS, Editor, example
 pytestmark = pytest.mark.slow
 
 LATENCY, LOAD = 300, 50  # milliseconds
+LOADS = 7
 
 
 @pytest.fixture(scope="module")
@@ -265,6 +266,23 @@ def test_the_layers_mask_and_depth_last_used_appear_on_the_node(
     editor.screenshot(f"strip {renderer} {editor.version}")
 
 
+def test_the_panel_at_the_side_leaves_the_pad_in_the_node(
+    settings: dict[str, Any], renderer: str, request: pytest.FixtureRequest, prompt: dict[str, Any]
+) -> None:
+    """The newest front end lists a selected node's widgets there, where the host has such a panel."""
+    settings["Comfy.RightSidePanel.IsOpen"] = True
+    editor: Editor = request.getfixturevalue("editor")
+    editor.load(prompt)
+    editor.drag_slider("lambda_bg", 0.5, 0.1)
+    editor.drag_pad((0.5, 0.5), (0.75, 0.25))
+    assert editor.lambdas() == (1.5, 0.5)
+    assert editor.page.get_by_text("lambda_pad").count() == 0
+    plot = editor.pad.locator(".cnc-pad-plot").bounding_box()
+    width = editor.page.evaluate("() => app.canvas.graph.nodes.find(n => n.comfyClass === 'CnC_Compose').size[0]")
+    assert plot is not None and plot["width"] > 0.8 * width
+    editor.screenshot(f"side panel {renderer} {editor.version}")
+
+
 @pytest.mark.parametrize("palette", ["light", "dark"])
 def test_a_light_and_a_dark_page(
     palette: str, settings: dict[str, Any], renderer: str, request: pytest.FixtureRequest, prompt: dict[str, Any]
@@ -303,15 +321,22 @@ def test_from_pointer_up_to_the_start_of_the_run(releasing: None, editor: Editor
 
 
 def test_loading_the_page_takes_no_longer(editor: Editor) -> None:
-    """The time from the first request for one of our files to the last one's end, which others overlap."""
-    spent = editor.page.evaluate(
-        f"""() => {{
-            const ours = performance.getEntriesByType('resource').filter(one => one.name.includes('{OURS}'));
-            return Math.max(...ours.map(one => one.responseEnd)) - Math.min(...ours.map(one => one.startTime));
-        }}"""
-    )
-    print(f"\n{editor.version}: our files take {spent:.0f} ms of the page's load")
-    assert 0 < spent <= LOAD
+    """What the host waits for is our one script, by itself and without a cache; the rest comes when the page stands."""
+    tools = editor.context.new_cdp_session(editor.page)
+    tools.send("Network.enable")
+    tools.send("Network.setCacheDisabled", {"cacheDisabled": True})
+    spent = []
+    for _ in range(LOADS):
+        editor.open()
+        (script, *others) = editor.page.evaluate(
+            f"""() => performance.getEntriesByType('resource').filter(one => one.name.includes('{OURS}'))
+                .map(one => [one.name, one.startTime, one.responseEnd]).sort((one, other) => one[1] - other[1])"""
+        )
+        assert script[0].endswith("compose_and_conquer.js") and others
+        spent.append(script[2] - script[1])
+    median = statistics.median(spent)
+    print(f"\n{editor.version}: our script takes {median:.0f} ms of the page's load, median of {LOADS}")
+    assert 0 < median <= LOAD
 
 
 def luminance(colour: str) -> float:
