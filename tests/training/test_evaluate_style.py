@@ -124,6 +124,27 @@ def test_planted_leakage_is_measured_in_either_direction(stage: Stage, main_arm:
     assert itself["background in the foreground"]["mean"] == 0, "what an unrelated exemplar shows as well is the floor"
 
 
+def test_an_outline_out_of_place_is_no_leakage_away_from_it(stage: Stage, main_arm: Arm) -> None:
+    labels, mask = ideal(stage), stage.layers.mask
+    inner = -torch.nn.functional.max_pool2d(-mask, 5, 1, 2)
+    outer = torch.nn.functional.max_pool2d(mask, 5, 1, 2)
+    for k, (fg, bg) in enumerate(zip(stage.cast.fg, stage.cast.bg, strict=True)):
+        labels[k][(mask - inner)[k, 0] > 0] = bg.back.material
+        labels[k][(outer - mask)[k, 0] > 0] = fg.front.material
+    for row in lines(stage, main_arm, labels):
+        assert row["background in the foreground"] > 0.05 and row["foreground in the background"] > 0.005
+        assert row["background deep in the foreground"] == row["foreground far from its outline"] == 0
+
+
+def test_skies_and_walls_are_told_apart_by_what_the_depth_map_has(stage: Stage) -> None:
+    one = stage.cast.of_one_kind
+    for agrees, layout, bg in zip(one, stage.cast.layouts, stage.cast.bg, strict=True):
+        assert agrees == (("wall" in BACKDROPS[layout.backdrop].name) == ("wall" in BACKDROPS[bg.backdrop].name))
+    found = style.by_kind([{"sky, right": right} for right in (True, True, False, False)], [True, True, True, False])
+    assert found["sky, right, of one kind"]["mean"] == pytest.approx(2 / 3)
+    assert found["sky, right, of two kinds"]["mean"] == 0
+
+
 def test_the_layouts_own_look_is_wrong_everywhere(stage: Stage, main_arm: Arm) -> None:
     for row in lines(stage, main_arm, class_map(stage.layers, stage.cast.layouts)):
         assert not any(row[f"{name}, right"] for name in REGIONS)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from training.mini.render import Layers
 from training.mini.scenes import SEEDS, Scene, draw_scene, draw_scenes
+from training.mini.world import BACKDROPS
 
 from .layers import chosen, joined, regions, rendered
 from .occlusion import SMALLEST
@@ -29,6 +30,12 @@ class Cast:
     other_fg: list[Scene]
     other_bg: list[Scene]
     drawn: int
+
+    @property
+    def of_one_kind(self) -> list[bool]:
+        """Whether a layout and the background's exemplar both have a wall, or both a sky."""
+        both = zip(self.layouts, self.bg, strict=True)
+        return [BACKDROPS[one.backdrop].wall == BACKDROPS[other.backdrop].wall for one, other in both]
 
     def words(self) -> str:
         """One line on the choice."""

@@ -6,8 +6,11 @@ the model has never met names the class of every pixel. Measured:
 
 - regions: the share of scenes whose majority in the foreground, the background object, the ground and the sky or wall
   is the one that the region's exemplar shows;
+  A depth map tells a wall from the sky, so that an exemplar of the other kind contradicts it: that rate stands for
+  either kind as well;
 - leakage: the share of the foreground's pixels that show what the background's exemplar has, and of the other pixels
-  that show the foreground exemplar's front material; less the same with an unrelated exemplar in that one's place;
+  that show the foreground exemplar's front material; less the same with an unrelated exemplar in that one's place; and
+  so without what is within 3 pixels of M's outline, where an outline out of place looks like leakage;
 - curves over lambda_bg and lambda_fg: the judge's share and the cosine of appendix A.4, of the image encoder's
   embeddings of I_gen * M and I_gen * (1 - M) with those of the exemplars.
 """
@@ -41,6 +44,7 @@ from .sheet import strip, write_curves, write_strips
 from .statistics import Estimate, estimate, rank_correlation, ratio
 
 REGIONS = ("foreground", "background object", "ground", "sky")
+OUTLINE = 3  # pixels: nearer to it, an outline that is out of place looks like leakage
 TARGET_RANGE = 1.5  # of lambda, where curves are to rise
 Asked = Literal["conflicting", "lambda_bg", "lambda_fg"]
 
@@ -71,6 +75,7 @@ def judged(judge: Judge, arm: Arm, stage: Stage, rows: slice, pictures: Tensor) 
     found = judge(pictures)
     places = regions(layers, scenes)
     inside, outside = shares(found, layers.mask), shares(found, 1 - layers.mask)
+    deep_inside, far_outside = (shares(found, 1 - _grown(1 - region)) for region in (layers.mask, 1 - layers.mask))
     by_region = {name: shares(found, region) for name, region in places.items()}
     asked = [classes(*who) for who in zip(scenes, stage.cast.fg[rows], stage.cast.bg[rows], strict=True)]
     wanted = {name: torch.tensor([row[name] for row in asked], device=device) for name in REGIONS}
@@ -88,6 +93,8 @@ def judged(judge: Judge, arm: Arm, stage: Stage, rows: slice, pictures: Tensor) 
         "object's material in the foreground": share(inside, "background object"),
         "background in the foreground": torch.stack([share(inside, name) for name in REGIONS[1:]]).sum(0),
         "foreground in the background": share(outside, "foreground"),
+        "background deep in the foreground": torch.stack([share(deep_inside, n) for n in REGIONS[1:]]).sum(0),
+        "foreground far from its outline": share(far_outside, "foreground"),
         "foreground, cosine": _cosine(arm, pictures * layers.mask, stage.fg[rows]),
         "background, cosine": _cosine(arm, pictures * (1 - layers.mask), stage.bg[rows]),
     }
@@ -97,6 +104,11 @@ def judged(judge: Judge, arm: Arm, stage: Stage, rows: slice, pictures: Tensor) 
         right = {f"{name}, right": int(columns[f"{name}, majority"][k]) == asked[k][name] for name in REGIONS}
         lines.append({"scene": index, **right, **{name: column[k] for name, column in columns.items()}})
     return lines
+
+
+def _grown(region: Tensor) -> Tensor:
+    """A region (B, 1, H, W) with all that is within OUTLINE pixels of it."""
+    return F.max_pool2d(region, 2 * OUTLINE + 1, 1, OUTLINE)
 
 
 def _cosine(arm: Arm, pictures: Tensor, exemplars: Tensor) -> Tensor:
@@ -161,7 +173,7 @@ class _Run:
         inputs = {
             "arm": arm.key(), "sampling": vars(config.sampling), "scenes": self.stage.cast.indices,
             "caption": config.caption, "judge": self.judge.hash, "same_maps": config.same_maps,
-            "same_exemplar": config.same_exemplar, **how,
+            "same_exemplar": config.same_exemplar, "version": 2, **how,
         }  # fmt: skip
         rows = self.folder.part(title, inputs, lambda: run(config, self.judge, arm, self.stage, **how))
         self.strips.append((f"{arm.name}: {name}", self.folder.strip(title)))
@@ -176,6 +188,7 @@ class _Run:
             rows = self.found(arm, "conflicting")
             floors = {other: self.found(arm, f"unrelated {other}", other=other) for other in ("fg", "bg")}
             told["conflicting"] = conflicting(rows, floors["fg"], floors["bg"])
+            told["conflicting"] |= by_kind(rows, self.stage.cast.of_one_kind)
             self._leaks[arm.name] = {name: leaked(rows, floors[source], name) for name, source in LEAKS.items()}
         for axis in ("lambda_bg", "lambda_fg"):
             if axis in self.config.rows:
@@ -222,7 +235,8 @@ CURVES = (
 )  # fmt: skip
 LEAKS = {
     "background in the foreground": "bg", "object's material in the foreground": "bg",
-    "foreground in the background": "fg",
+    "foreground in the background": "fg", "background deep in the foreground": "bg",
+    "foreground far from its outline": "fg",
 }  # fmt: skip
 """Each leakage, and the exemplar that it comes from."""
 
@@ -247,6 +261,15 @@ def conflicting(rows: list[Row], other_fg: list[Row], other_bg: list[Row]) -> Ro
     for name in ("foreground, cosine", "background, cosine"):
         found[name] = vars(estimate(column(rows, name)))
     return found
+
+
+def by_kind(rows: Sequence[Row], of_one_kind: Sequence[bool]) -> Row:
+    """The sky's or wall's rate where the exemplar has a wall as the layout has, or a sky as it has, and where not."""
+    right, one = column(rows, "sky, right"), np.array(of_one_kind)
+    return {
+        f"sky, right, {name}": vars(estimate(right[chosen_])) if chosen_.any() else None
+        for name, chosen_ in zip(KINDS, (one, ~one), strict=True)
+    }
 
 
 def curve(points: dict[float, list[Row]], axis: str) -> Row:
@@ -289,6 +312,8 @@ def _table(config: StyleConfig, found: Cast, results: Row) -> str:
         words.append(
             markdown(header, [[n, *(Estimate(**a[f"{r}, right"]).share() for r in REGIONS)] for n, a in arms.items()])
         )
+        header = ["arm", "sky or wall, exemplar and depth map of one kind (scenes)", "of two kinds (scenes)"]
+        words.append(markdown(header, [[n, *(_kind(a[f"sky, right, {k}"]) for k in KINDS)] for n, a in arms.items()]))
         header = ["arm", *(f"{name}, percent of pixels less the floor [95 %] (floor)" for name in LEAKS)]
         lines = [
             [n, *(f"{Estimate(**a[k]).share()} ({100 * a[k + ', floor']['mean']:.1f})" for k in LEAKS)]
@@ -305,6 +330,13 @@ def _table(config: StyleConfig, found: Cast, results: Row) -> str:
             if axis in arm:
                 words.append(_curve_words(name, axis, arm[axis]))
     return "\n".join(words)
+
+
+KINDS = ("of one kind", "of two kinds")
+
+
+def _kind(told: Row | None) -> str:
+    return f"{Estimate(**told).share()} ({told['count']})" if told else "-"
 
 
 def _curve_words(arm: str, axis: str, told: Row) -> str:

@@ -116,8 +116,8 @@ def _style(found: dict[str, list[Row]], main: str) -> Iterator[Line]:
         yield Line(f"the judge on true renders, {region}, %", 0.98, judge)
         yield Line(f"style, {region}, %", wanted, _estimate(told.get(f"{region}, right")))
     beside = runs[-1]["leakage over that without the mask"].get(main, {}) if runs else {}
-    leak = _estimate(beside.get("background in the foreground"))
-    yield Line("leakage into the foreground over that without the mask", 1 / 3, leak, most=True, percent=False)
+    for name in ("background in the foreground", "background deep in the foreground"):
+        yield Line(f"leakage, {name}: over that without the mask", 1 / 3, _estimate(beside.get(name)), True, False)
 
 
 def _curves(found: dict[str, list[Row]], main: str) -> Iterator[Line]:
