@@ -28,9 +28,7 @@ def one(workflow: dict[str, Any], class_type: str) -> dict[str, Any]:
     return node
 
 
-def test_models_that_are_not_there(
-    settings: dict[str, Any], server: Server, request: pytest.FixtureRequest
-) -> None:
+def test_models_that_are_not_there(settings: dict[str, Any], server: Server, request: pytest.FixtureRequest) -> None:
     """Each file is named with the folder that it goes into, before anything is run."""
     settings["Comfy.Workflow.ShowMissingModelsWarning"] = True
     editor: Editor = request.getfixturevalue("editor")
