@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from training.config import load_config
 from training.train import TrainConfig, Trainer
+from training.train.loop import end_processes
 
 if __name__ == "__main__":
     trainer = Trainer(load_config(TrainConfig, Path(sys.argv[1])))
@@ -29,3 +30,4 @@ if __name__ == "__main__":
     if trainer.is_main:
         found = {"gradients": gradients, "losses": losses, "order": order, "validation": validation}
         torch.save({**found, "processes": trainer.accelerator.num_processes}, sys.argv[2])
+    end_processes()

@@ -7,7 +7,7 @@ import argparse
 from ..config import add_arguments as add_config
 from ..config import from_arguments
 from .config import TrainConfig
-from .loop import train_stage
+from .loop import end_processes, train_stage
 from .plan import plan
 
 
@@ -29,3 +29,4 @@ def main(arguments: argparse.Namespace) -> None:
         print("\n".join(plan(config, steps=arguments.plan_steps).lines()), flush=True)
     else:
         train_stage(config)
+        end_processes()

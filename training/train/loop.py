@@ -76,6 +76,18 @@ def train_stage(config: TrainConfig) -> Result:
             accelerator.free_memory()
 
 
+def end_processes() -> None:
+    """Take leave of the other processes of a run; the last thing that each does.
+
+    A process that ends without it may be ended by its own communication threads, with an error.
+    """
+    from accelerate import PartialState
+
+    state = PartialState()
+    state.wait_for_everyone()
+    state.destroy_process_group()
+
+
 class Trainer:
     """A stage ready to go: networks on their device, optimizer, data. :meth:`run` does all of it."""
 
