@@ -23,7 +23,10 @@ def run(folder: Path, stops: list[int]) -> Training:
             x = draw.noise(PLAN.batch, 3)
             return (model(x) - x.sum(1, keepdim=True)).square().mean(), {"rows": draw.rows(100).sum()}
 
-        training.run(loss, until=stop)
+        training.begin()
+        while training.step < stop:
+            training.advance(loss)
+        training.save()
     return training
 
 

@@ -111,7 +111,6 @@ class Training:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._warmed = 0
         self._began_at = 0
-        self.last_means: dict[str, float] = {}
         self.stream = torch.cuda.Stream(self.device) if on_gpu else None
         if resume and self.path.exists():
             self._load()
@@ -213,25 +212,15 @@ class Training:
             torch.cuda.manual_seed(int(seed))
             self.stream.wait_stream(torch.cuda.current_stream(self.device))
 
-    def report(self, began: float, until: int | None = None) -> None:
+    def report(self, began: float) -> None:
         """Print the means and save where the plan says so; a run began at `began`, in monotonic seconds."""
-        plan, done = self.plan, self.step in (self.plan.steps, until)
+        plan, done = self.plan, self.step == self.plan.steps
         if self.step % plan.log_every == 0 or done:
-            self.last_means = self.means()
             speed = (self.step - self._began_at) / (time.monotonic() - began)
-            words = " ".join(f"{name} {mean:.4f}" for name, mean in self.last_means.items())
+            words = " ".join(f"{name} {mean:.4f}" for name, mean in self.means().items())
             print(f"{plan.name} {self.step}/{plan.steps} {words} ({speed:.2f} steps/s)", flush=True)
         if self.step % plan.save_every == 0 or done:
             self.save()
-
-    def run(self, loss: Loss, until: int | None = None) -> dict[str, float]:
-        """Train to the plan's end, or to step `until`; returns the last logged means."""
-        began = time.monotonic()
-        self.begin()
-        while self.step < min(self.plan.steps, until or self.plan.steps):
-            self.advance(loss)
-            self.report(began, until)
-        return self.last_means
 
     def use_average(self) -> None:
         """Put the averaged weights into the modules."""
