@@ -110,7 +110,7 @@ def test_each_change_is_what_it_says(data: Dataset) -> None:
     for change, wanted in maps.items():
         found, _ = asked(data, rows, **{change: 1.0})
         assert torch.equal(found.fg_depth, wanted[0]) and torch.equal(found.bg_depth, wanted[1]), change
-    for arm, wanted in {"whole": (whole, whole), "nearest": (0 * fg, whole), "max": (0 * fg, fg.maximum(bg))}.items():
+    for arm, wanted in {"whole": (whole, whole), "z": (0 * fg, whole), "max": (0 * fg, fg.maximum(bg))}.items():
         found, _ = asked(data, rows, maps=arm)
         assert torch.equal(found.fg_depth, wanted[0]) and torch.equal(found.bg_depth, wanted[1]), arm
     for change, kind in (("neutral", 1), ("shapes", 2)):

@@ -90,7 +90,7 @@ def write_arm(name: str, runs: Path, folder: Path) -> None:
     (folder / "text_encoder.json").write_text(json.dumps(TextConfig().json(), indent=2) + "\n")
     if name != "main":
         # A model without depth disentanglement is used as one with: what lies behind is not in a picture.
-        maps = {"whole": "layers", "nearest": "z"}.get(recipes[-1].maps, recipes[-1].maps)
+        maps = "layers" if recipes[-1].maps == "whole" else recipes[-1].maps
         told_of_use = {"name": name, "conditions": maps, "mask": recipes[-1].masked}
         (folder / "arm.json").write_text(json.dumps(told_of_use, indent=2) + "\n")
 

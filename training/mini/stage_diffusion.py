@@ -21,9 +21,9 @@ from .diffusion import STEPS, noised, v_loss, velocity
 from .loop import Draw, Loss, Plan, Training, mixed
 from .model import Conditions, Mini, start_from_base, zero_outputs
 
-Maps = Literal["layers", "whole", "nearest", "max"]
+Maps = Literal["layers", "whole", "z", "max"]
 """What the depth streams are given: the two layers; depth of I_s in both; one map alone, in the background's stream,
-depth of I_s ("nearest", a z-buffer) or the larger of the two layers' maps."""
+depth of I_s ("z", a z-buffer) or the larger of the two layers' maps."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ ARMS: dict[str, tuple[Recipe, ...]] = {
     "main": (Recipe(_plan("main", 16000, 21)),),
     "together": (Recipe(_plan("together", STEPS_OF_ARM, 21)),),
     "ablation": (Recipe(_plan("ablation", STEPS_OF_ARM, 21), maps="whole"),),
-    "single_z": (Recipe(_plan("single_z", STEPS_OF_ARM, 21), maps="nearest"),),
+    "single_z": (Recipe(_plan("single_z", STEPS_OF_ARM, 21), maps="z"),),
     "single_max": (Recipe(_plan("single_max", STEPS_OF_ARM, 21), maps="max"),),
     "no_mask": (Recipe(_plan("no_mask", STEPS_OF_ARM, 21), masked=False),),
     "paper_order": (
@@ -121,7 +121,7 @@ def _maps(
     if recipe.maps == "whole":
         return whole, whole
     if recipe.maps != "layers":
-        one = whole if recipe.maps == "nearest" else torch.maximum(fg_depth, bg_depth)
+        one = whole if recipe.maps == "z" else torch.maximum(fg_depth, bg_depth)
         return torch.zeros_like(one), one
     kind = draw.uniform(len(rows))[:, None, None, None]
     below = recipe.swapped
