@@ -17,13 +17,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from training.config import ConfigError, from_arguments, option, save_config
+from training.config import ConfigError, from_arguments, option
 from training.config import add_arguments as add_options
-from training.files import file_hash, only_run_in
+from training.files import file_hash
 from training.mini.render import Layers
 from training.mini.scenes import SEEDS, Scene, draw_scenes
 
-from .folder import Part, Row, RunFolder, markdown, slug, write_png
+from .folder import Part, Row, RunFolder, markdown, run_measure, slug, write_png
 from .layers import chosen, rendered
 from .order import Caption, caption_of
 from .parts import mini_net
@@ -193,9 +193,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Run the measure and print its table."""
-    config = from_arguments(DepthConfig, arguments)
-    torch.set_num_threads(config.threads)
-    with only_run_in(config.out):
-        save_config(config, config.out / "depth.toml")
-        measure(config)
-    print((config.out / "depth.md").read_text(encoding="utf-8"))
+    run_measure(from_arguments(DepthConfig, arguments), "depth", measure)

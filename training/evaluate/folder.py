@@ -14,13 +14,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from training.files import replacing
+from training.config import save_config
+from training.files import only_run_in, replacing
 
 SHOWN = 8
 """Pictures that a part keeps for contact sheets."""
@@ -107,3 +108,29 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+class Measured(Protocol):
+    """What every measure's config has."""
+
+    @property
+    def out(self) -> Path:
+        """The run folder."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """On a processor."""
+        ...
+
+
+Config = TypeVar("Config", bound=Measured)
+
+
+def run_measure(config: Config, name: str, measure: Callable[[Config], object]) -> None:
+    """Run a measure in its folder, where its config stays beside its results as NAME.toml, and print its tables."""
+    torch.set_num_threads(config.threads)
+    with only_run_in(config.out):
+        save_config(config, config.out / f"{name}.toml")
+        measure(config)
+    print((config.out / f"{name}.md").read_text(encoding="utf-8"))

@@ -24,13 +24,12 @@ import torch
 from torch import Tensor
 
 from training.config import add_arguments as add_options
-from training.config import from_arguments, option, save_config
-from training.files import only_run_in
+from training.config import from_arguments, option
 from training.mini.render import Layers
 from training.mini.scenes import SEEDS, Scene
 
 from .choice import Chosen, choose
-from .folder import Part, Row, RunFolder, markdown, slug
+from .folder import Part, Row, RunFolder, markdown, run_measure, slug
 from .layers import chosen
 from .occlusion import Outlines
 from .sampling import Arm, Request, Settings
@@ -249,9 +248,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Run the measure and print its table."""
-    config = from_arguments(OrderConfig, arguments)
-    torch.set_num_threads(config.threads)
-    with only_run_in(config.out):
-        save_config(config, config.out / "order.toml")
-        measure(config)
-    print((config.out / "order.md").read_text(encoding="utf-8"))
+    run_measure(from_arguments(OrderConfig, arguments), "order", measure)

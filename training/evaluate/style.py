@@ -29,12 +29,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.config import add_arguments as add_options
-from training.config import from_arguments, option, save_config
-from training.files import only_run_in
+from training.config import from_arguments, option
 from training.mini.scenes import SEEDS
 
 from .exemplars import Cast, Stage
-from .folder import Part, Row, RunFolder, markdown, slug
+from .folder import Part, Row, RunFolder, markdown, run_measure, slug
 from .judge import PATH, Judge, accuracy, decode, shares
 from .layers import chosen, classes, regions
 from .order import Caption, caption_of
@@ -362,9 +361,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Run the measure and print its tables."""
-    config = from_arguments(StyleConfig, arguments)
-    torch.set_num_threads(config.threads)
-    with only_run_in(config.out):
-        save_config(config, config.out / "style.toml")
-        measure(config)
-    print((config.out / "style.md").read_text(encoding="utf-8"))
+    run_measure(from_arguments(StyleConfig, arguments), "style", measure)

@@ -18,12 +18,12 @@ from typing import Literal
 
 import torch
 
-from training.config import ConfigError, from_arguments, option, save_config
+from training.config import ConfigError, from_arguments, option
 from training.config import add_arguments as add_options
-from training.files import file_hash, only_run_in
+from training.files import file_hash
 
 from . import pictures
-from .folder import Part, Row, RunFolder, markdown
+from .folder import Part, Row, RunFolder, markdown, run_measure
 from .pictures import Pictures
 from .settings import RUNS
 from .statistics import estimate
@@ -185,9 +185,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Run the metrics and print the table."""
-    config = from_arguments(TablesConfig, arguments)
-    torch.set_num_threads(config.threads)
-    with only_run_in(config.out):
-        save_config(config, config.out / "tables_of_pictures.toml")
-        measure(config)
-    print((config.out / "tables_of_pictures.md").read_text(encoding="utf-8"))
+    run_measure(from_arguments(TablesConfig, arguments), "tables_of_pictures", measure)
