@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +16,8 @@ from cnc_core import Guidance, Region
 from cnc_core.guidance import Mode
 from training.config import ConfigError
 from training.files import file_hash
-from training.mini.dataset import empty_tokens
-from training.mini.diffusion import ddim, guided
-from training.mini.finished import FinishedMini
-from training.mini.model import KERNELS
+from training.mini.finished import FinishedMini, Repeated
 from training.mini.render import Layers
-from training.mini.words import rows as token_rows
 
 SEED = 977  # of the noise
 Kind = Literal["layers", "whole", "z", "max", "none"]
@@ -120,41 +116,20 @@ class Arm:
         one = layers.depth if self.conditions == "z" else torch.maximum(fg_depth, bg_depth)
         return torch.zeros_like(one), one
 
-    @torch.no_grad()
     def sample(self, request: Request, settings: Settings) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1] on the device of its networks.
 
         The unconditional half keeps all but the text, as in the release.
         """
-        mini, halves = self.mini, 1 if settings.cfg == 1 else 2  # at 1 the unconditional half has no weight
-        device = next(mini.unet.parameters()).device
+        device = next(self.mini.unet.parameters()).device
         size = next((m.shape[-2:] for m in (request.bg_depth, request.mask) if m is not None), torch.Size((128, 128)))
-        noise = starts(request.places, settings.seed, size).to(device)
+        return self.mini.steered(
+            starts(request.places, settings.seed, size).to(device), request.captions, request.fg_depth,
+            request.bg_depth, partial(self._guidance, request), steps=settings.steps, cfg=settings.cfg,
+            bf16=settings.bf16,
+        )  # fmt: skip
 
-        def repeated(value: Tensor) -> Tensor:
-            return value.to(device).repeat(halves, *[1] * (value.ndim - 1))
-
-        words = torch.cat((token_rows(request.captions), empty_tokens(len(request.captions))))
-        context = mini.text(words[: halves * len(request.captions)].to(device))
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-            depth = None
-            if request.fg_depth is not None and request.bg_depth is not None:
-                channels = mini.local_fuser.config.local_channels
-                maps = (repeated(value).expand(-1, channels, -1, -1) for value in (request.fg_depth, request.bg_depth))
-                depth = mini.local_fuser.encode_depth(*maps)
-            guidance = self._guidance(request, repeated)
-
-            def predict(x: Tensor, timesteps: Tensor) -> Tensor:
-                steered = {"guidance": guidance, "attention": KERNELS}
-                residuals = None
-                if depth is not None:
-                    residuals = mini.local_fuser(x, timesteps, context, depth=depth, **steered)
-                return mini.unet(x, timesteps, context, residuals=residuals, **steered)
-
-            *_, latent = ddim(predict if halves == 1 else guided(predict, settings.cfg), noise, settings.steps)
-            return mini.autoencoder.decode(latent).float().clamp(0, 1)
-
-    def _guidance(self, request: Request, repeated: Callable[[Tensor], Tensor]) -> Guidance | None:
+    def _guidance(self, request: Request, repeated: Repeated) -> Guidance | None:
         if request.fg_exemplar is None or request.bg_exemplar is None or request.mask is None:
             return None
         pictures = (request.fg_exemplar, request.bg_exemplar)

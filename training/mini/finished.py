@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +11,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cnc_core import GlobalFuser, LocalFuser, UNet
+from cnc_core import GlobalFuser, Guidance, LocalFuser, UNet
 
 from .autoencoder import Autoencoder
 from .clip import ImageEncoder, TextEncoder
 from .dataset import empty_tokens
 from .diffusion import ddim, guided
-from .model import CONFIG, Conditions, predict_v
+from .model import CONFIG, Conditions, encode_depth, predict_v, soft_guidance
 from .words import rows as token_rows
+
+Repeated = Callable[[Tensor], Tensor]
+"""What gives a tensor (B, ...) once for each half of a batch that is guided by its text."""
+Guide = Callable[[Repeated], Guidance | None]
 
 
 def _load(module: nn.Module, state: dict[str, Tensor]) -> None:
@@ -95,18 +100,39 @@ class FinishedMini:
         Conditions as in `model.Conditions`; as in the release, the unconditional half keeps all but the text.
         bf16: compute in it, about twice as fast on a processor that has it.
         """
+
+        def guide(repeated: Repeated) -> Guidance | None:
+            given = (None if value is None else repeated(value) for value in (fg_embed, bg_embed, mask))
+            return soft_guidance(self.global_fuser, *given, lambda_fg=lambda_fg, lambda_bg=lambda_bg)
+
+        return self.steered(noise, captions, fg_depth, bg_depth, guide, steps=steps, cfg=cfg, bf16=bf16)
+
+    @torch.no_grad()
+    def steered(
+        self,
+        noise: Tensor,
+        captions: list[str],
+        fg_depth: Tensor | None,
+        bg_depth: Tensor | None,
+        guide: Guide,
+        *,
+        steps: int,
+        cfg: float,
+        bf16: bool,
+    ) -> Tensor:
+        """As `sample`, with any guidance: `guide` makes it of what repeats a tensor for the unconditional half."""
         halves = 1 if cfg == 1 else 2  # at 1 the unconditional half has no weight
 
-        def repeated(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.repeat(halves, *[1] * (value.ndim - 1))
+        def repeated(value: Tensor) -> Tensor:
+            return value.to(noise.device).repeat(halves, *[1] * (value.ndim - 1))
 
-        tokens = torch.cat((token_rows(captions), empty_tokens(len(captions))))[: halves * len(captions)]
-        conditions = Conditions(
-            tokens, repeated(fg_depth), repeated(bg_depth), repeated(fg_embed), repeated(bg_embed), repeated(mask),
-            lambda_fg, lambda_bg,
-        )  # fmt: skip
+        words = torch.cat((token_rows(captions), empty_tokens(len(captions))))[: halves * len(captions)]
+        words = words.to(noise.device)
+        context = self.text(words)
         with torch.autocast(noise.device.type, torch.bfloat16, enabled=bf16):
-            predict = predict_v(self.unet, self.text, self.local_fuser, self.global_fuser, conditions)
+            maps = (None if depth is None else repeated(depth) for depth in (fg_depth, bg_depth))
+            depth = encode_depth(self.local_fuser, Conditions(words, *maps))
+            predict = predict_v(self.unet, self.local_fuser, context, depth, guide(repeated))
             *_, latent = ddim(predict if halves == 1 else guided(predict, cfg), noise, steps)
             return self.autoencoder.decode(latent).float().clamp(0, 1)
 

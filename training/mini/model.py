@@ -59,8 +59,6 @@ class Conditions:
     fg_embed: Tensor | None = None
     bg_embed: Tensor | None = None
     mask: Tensor | None = None
-    lambda_fg: float = 1.0
-    lambda_bg: float = 1.0
     bg_mask: Tensor | None = None  # None: all that mask does not cover
 
 
@@ -83,7 +81,8 @@ class Mini(nn.Module):
 
     def guidance(self, conditions: Conditions) -> Guidance | None:
         """Soft guidance by the exemplars' tokens; None without exemplars."""
-        return soft_guidance(self.global_fuser, conditions)
+        embeds = conditions.fg_embed, conditions.bg_embed
+        return soft_guidance(self.global_fuser, *embeds, conditions.mask, conditions.bg_mask)
 
     def forward(
         self,
@@ -115,21 +114,27 @@ def encode_depth(fuser: LocalFuser, conditions: Conditions) -> DepthEncoding | N
     return fuser.encode_depth(*(depth.expand(-1, fuser.config.local_channels, -1, -1) for depth in maps))
 
 
-def soft_guidance(fuser: GlobalFuser, conditions: Conditions) -> Guidance | None:
-    """The exemplars' tokens, the foreground's under the mask, the background's elsewhere; None without exemplars."""
-    if conditions.fg_embed is None or conditions.bg_embed is None:
+def soft_guidance(
+    fuser: GlobalFuser,
+    fg_embed: Tensor | None,
+    bg_embed: Tensor | None,
+    mask: Tensor | None,
+    bg_mask: Tensor | None = None,
+    *,
+    lambda_fg: float = 1.0,
+    lambda_bg: float = 1.0,
+) -> Guidance | None:
+    """The exemplars' tokens, each under its mask; None without exemplars. bg_mask None: all that mask leaves."""
+    if fg_embed is None or bg_embed is None:
         return None
-    fg_tokens, bg_tokens = fuser(conditions.fg_embed, conditions.bg_embed)
-    foreground = Region(fg_tokens, conditions.mask, conditions.lambda_fg)
-    return Guidance((foreground, Region(bg_tokens, conditions.bg_mask, conditions.lambda_bg)))
+    fg_tokens, bg_tokens = fuser(fg_embed, bg_embed)
+    return Guidance((Region(fg_tokens, mask, lambda_fg), Region(bg_tokens, bg_mask, lambda_bg)))
 
 
 def predict_v(
-    unet: UNet, text: TextEncoder, local_fuser: LocalFuser, global_fuser: GlobalFuser, conditions: Conditions
+    unet: UNet, local_fuser: LocalFuser, context: Tensor, depth: DepthEncoding | None, guidance: Guidance | None
 ) -> Predict:
-    """The networks with their conditions filled in; what does not depend on x or t is computed once."""
-    context = text(conditions.tokens)
-    depth, guidance = encode_depth(local_fuser, conditions), soft_guidance(global_fuser, conditions)
+    """The networks with what does not depend on x or t filled in."""
     kernels = kernels_for(context.device)
 
     def predict(x: Tensor, timesteps: Tensor) -> Tensor:
