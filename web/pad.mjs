@@ -1,6 +1,7 @@
 /** A pad that moves both lambdas at once: foreground to the right, background upwards. */
 
 import { addPanel, followChanges } from "./panel.mjs";
+import { listen } from "./surface.mjs";
 
 const STEP = 0.05;
 const FINE = 0.01;
@@ -72,34 +73,20 @@ export function addPad(node, pair, zoom) {
     pair.forEach((one, axis) => one.set(Math.round((one.min + at[axis] * (one.max - one.min)) / step) * step));
   };
 
-  pad.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    // Or the node would be dragged. The default stays: the host looks for changes at the mouse's release.
-    event.stopPropagation();
-    pad.focus({ preventScroll: true });
-    pad.setPointerCapture(event.pointerId);
-    follow(event);
+  listen(pad, {
+    begin(event) {
+      follow(event);
+      return follow;
+    },
+    moves: MOVES,
+    step(move, event) {
+      const by = event.shiftKey ? FINE : STEP;
+      pair.forEach((one, axis) => move[axis] && one.set(one.value + move[axis] * by));
+    },
+    reset,
+    show,
+    zoom,
   });
-  pad.addEventListener("pointermove", (event) => {
-    if (pad.hasPointerCapture(event.pointerId)) follow(event);
-    else show();
-  });
-  pad.addEventListener("dblclick", (event) => {
-    event.stopPropagation();
-    reset();
-  });
-  pad.addEventListener("keydown", (event) => {
-    const move = MOVES.get(event.key);
-    if (!move && event.key !== "Enter") return;
-    if (event.ctrlKey || event.metaKey || event.altKey) return; // the host's own shortcuts
-    event.stopPropagation();
-    event.preventDefault();
-    if (!move) return reset();
-    const step = event.shiftKey ? FINE : STEP;
-    pair.forEach((one, axis) => move[axis] && one.set(one.value + move[axis] * step));
-  });
-  pad.addEventListener("wheel", zoom, { passive: true });
-  pad.addEventListener("focus", show);
   for (const one of pair) one.onChange(show);
 
   followChanges(node, show);

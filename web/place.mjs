@@ -3,6 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { onExecuted } from "./executed.mjs";
 import { addPanel, followChanges } from "./panel.mjs";
+import { listen } from "./surface.mjs";
 import { Value } from "./value.mjs";
 
 const HEIGHT = 260;
@@ -97,8 +98,6 @@ export function addHandles(node, zoom) {
 
   const reset = () => Object.values(values).forEach((one) => one.set(one.default));
 
-  /** @type {((event: PointerEvent) => void) | null} */
-  let follow = null;
   const begin = (/** @type {PointerEvent} */ event) => {
     const view = stage.getBoundingClientRect();
     const [x, y, scale, rotation] = Object.values(values).map((one) => one.value);
@@ -125,36 +124,11 @@ export function addHandles(node, zoom) {
     };
   };
 
-  place.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    // Or the node would be dragged. The default stays: the host looks for changes at the mouse's release.
-    event.stopPropagation();
-    place.focus({ preventScroll: true });
-    place.setPointerCapture(event.pointerId);
-    follow = begin(event);
-  });
-  place.addEventListener("pointermove", (event) => {
-    if (follow && place.hasPointerCapture(event.pointerId)) follow(event);
-    else show();
-  });
-  for (const end of ["pointerup", "pointercancel"]) place.addEventListener(end, () => (follow = null));
-  place.addEventListener("dblclick", (event) => {
-    event.stopPropagation();
-    reset();
-  });
-  place.addEventListener("keydown", (event) => {
-    const move = MOVES.get(event.key);
-    if (!move && event.key !== "Enter") return;
-    if (event.ctrlKey || event.metaKey || event.altKey) return; // the host's own shortcuts
-    event.stopPropagation();
-    event.preventDefault();
-    if (!move) return reset();
-    const [name, sign] = /** @type {[keyof typeof INPUTS, number]} */ (move);
-    const step = STEPS[name][Number(event.shiftKey && !"+_<>".includes(event.key))];
-    values[name].set(name === "scale" ? values.scale.value * step ** sign : values[name].value + sign * step);
-  });
-  place.addEventListener("wheel", zoom, { passive: true });
-  place.addEventListener("focus", show);
+  const step = (/** @type {[keyof typeof INPUTS, number]} */ [name, sign], /** @type {KeyboardEvent} */ event) => {
+    const by = STEPS[name][Number(event.shiftKey && !"+_<>".includes(event.key))];
+    values[name].set(name === "scale" ? values.scale.value * by ** sign : values[name].value + sign * by);
+  };
+  listen(place, { begin, moves: MOVES, step, reset, show, zoom });
   for (const one of Object.values(values)) one.onChange(show);
   followChanges(node, show);
 

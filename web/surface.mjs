@@ -1,0 +1,45 @@
+/** A surface of a node that one drags on and steers by keys. It holds no value: it says what was asked for. */
+
+/**
+ * @typedef {(event: PointerEvent) => void} Follow - a drag going on
+ * @param {HTMLElement} surface
+ * @param {object} answers
+ * @param {(event: PointerEvent) => Follow} answers.begin - a press; what it gives follows the pointer until its release
+ * @param {Map<string, any>} answers.moves - what each key asks for
+ * @param {(move: any, event: KeyboardEvent) => void} answers.step - one of them, once
+ * @param {() => void} answers.reset - a double click or Enter
+ * @param {() => void} answers.show - be up to date, looked at
+ * @param {(event: WheelEvent) => void} answers.zoom - what the canvas does with the wheel
+ */
+export function listen(surface, { begin, moves, step, reset, show, zoom }) {
+  /** @type {Follow | null} */
+  let follow = null;
+  surface.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    // Or the node would be dragged. The default stays: the host looks for changes at the mouse's release.
+    event.stopPropagation();
+    surface.focus({ preventScroll: true });
+    surface.setPointerCapture(event.pointerId);
+    follow = begin(event);
+  });
+  surface.addEventListener("pointermove", (event) => {
+    if (follow && surface.hasPointerCapture(event.pointerId)) follow(event);
+    else show();
+  });
+  for (const end of ["pointerup", "pointercancel"]) surface.addEventListener(end, () => (follow = null));
+  surface.addEventListener("dblclick", (event) => {
+    event.stopPropagation();
+    reset();
+  });
+  surface.addEventListener("keydown", (event) => {
+    const move = moves.get(event.key);
+    if (!move && event.key !== "Enter") return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // the host's own shortcuts
+    event.stopPropagation();
+    event.preventDefault();
+    if (move) step(move, event);
+    else reset();
+  });
+  surface.addEventListener("wheel", zoom, { passive: true });
+  surface.addEventListener("focus", show);
+}
