@@ -238,9 +238,17 @@ class Editor:
 
     def open_workflow(self, workflow: Mapping[str, Any]) -> None:
         """Open a workflow as saved. A dialog about it may stay open."""
-        self.page.evaluate("workflow => { app.loadGraphData(workflow, true, true, 'test'); }", workflow)
+        self.page.evaluate(
+            """workflow => {
+                window.opened = false;
+                app.loadGraphData(workflow, true, true, 'test').finally(() => { window.opened = true; });
+            }""",
+            workflow,
+        )
         types = sorted(str(node["type"]) for node in workflow["nodes"])
         self.wait_for(lambda: self._types() == types, "the workflow's nodes")
+        # Its nodes are there before the rest of it, which takes what is said of an earlier one from the screen.
+        self.page.wait_for_function("() => window.opened", timeout=ANSWER)
         self.settle()
 
     def _types(self) -> list[str]:
