@@ -1,5 +1,7 @@
 """The Mini's networks: what is trained narrow is the released layout's function, and diffusion's identities."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,7 +9,16 @@ from cnc_core import LocalFuser, UNet
 from training.mini.autoencoder import Autoencoder, Widths
 from training.mini.clip import ImageEncoder
 from training.mini.diffusion import ddim, noised, v_loss, velocity
-from training.mini.model import CONFIG, Conditions, Mini, encode_depth, released_streams, small_attention
+from training.mini.finished import FinishedMini
+from training.mini.model import (
+    CONFIG,
+    Conditions,
+    Mini,
+    encode_depth,
+    narrowed_streams,
+    released_streams,
+    small_attention,
+)
 
 
 def test_a_narrow_autoencoder_widens_exactly() -> None:
@@ -73,3 +84,14 @@ def test_v_and_ddim_recover_the_latent() -> None:
 
     for found in ddim(perfect, noise, 5):
         torch.testing.assert_close(found, latent, atol=1e-3, rtol=1e-3)
+
+
+def test_the_shipped_fuser_narrows_to_what_trains_and_widens_to_itself(root: Path) -> None:
+    wide = FinishedMini.load(root / "models" / "mini").local_fuser.state_dict()
+    again = released_streams(narrowed_streams(wide, CONFIG), CONFIG)
+    assert list(again) == list(wide) and all(torch.equal(again[key], wide[key]) for key in wide)
+
+
+def test_weights_that_were_not_trained_narrow_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"feature_extractor.+ has weights outside"):
+        narrowed_streams(LocalFuser(CONFIG).state_dict(), CONFIG)

@@ -11,11 +11,12 @@ import torch
 from training.mini.cache import SceneCache
 from training.mini.command import Chain
 from training.mini.dataset import Dataset, empty_tokens
+from training.mini.export import write_arm
 from training.mini.finished import FinishedMini
 from training.mini.loop import Draw, Plan
 from training.mini.model import CONFIG, Conditions, released_streams
 from training.mini.scenes import SEEDS, training_scene
-from training.mini.stage_diffusion import ARMS, Recipe, conditions_of, restore
+from training.mini.stage_diffusion import ARMS, Recipe, conditions_of, restore, run_arm
 from training.mini.words import rows as token_rows
 
 SCENES = 16
@@ -41,6 +42,24 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     autoencoder = torch.nn.Module()
     autoencoder.encode = encode  # type: ignore[assignment]
     return Dataset(scenes, autoencoder, Encoder())  # type: ignore[arg-type]
+
+
+def test_a_run_goes_on_from_finished_files(data: Dataset, root: Path, tmp_path: Path) -> None:
+    finished = FinishedMini.load(root / "models" / "mini")
+    plan = Plan("main", 1, 2, 1e-12, 0)
+    training, loss = next(run_arm("main", data, tmp_path, planned=lambda _: plan, start=finished))
+    training.begin()
+    training.advance(loss)
+    training.save()
+    reached, own = restore("main", tmp_path), finished.local_fuser.state_dict()
+    for part in ("unet", "text", "global_fuser"):
+        for key, value in getattr(finished, part).state_dict().items():
+            torch.testing.assert_close(reached.get_submodule(part).state_dict()[key], value)
+    for key, value in released_streams(reached.local_fuser.state_dict(), CONFIG).items():
+        torch.testing.assert_close(value, own[key])
+    write_arm("main", tmp_path, tmp_path / "files", finished)
+    told = FinishedMini.load(tmp_path / "files", lacking=root / "models" / "mini").facts
+    assert json.loads(told["started_from"]) == finished.facts
 
 
 def asked(data: Dataset, rows: torch.Tensor, **changed: object) -> tuple[Conditions, torch.Tensor]:

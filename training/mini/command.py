@@ -21,6 +21,7 @@ from .stage_diffusion import ARMS
 SCENES = {"cpu": 12_000, "cuda": 100_000}
 BATCH_ON_A_CPU = 16
 ENCODERS_END = 0.25  # of the minutes, where they are limited
+RATE_FROM_A_START = 0.5  # of the plan's learning rate, where training goes on from finished files
 FOLDER = Path(".cache/mini")
 MODELS = Path("models/mini")
 BASELINES = tuple(name for name in ARMS if name != "main")
@@ -39,9 +40,11 @@ class Chain:
         scenes: int = 0,
         share: float = 1,
         minutes: float | None = None,
+        start: Path | None = None,
     ) -> None:
         self.runs, self.models, self.resume = folder / "runs", models, resume
         self._share, self._began, self._minutes = share, time.monotonic(), minutes
+        self._start = None if start is None else FinishedMini.load(start)
         self.device = torch.device(device)
         self._folder, self._count = folder, scenes or SCENES[self.device.type]
         self._scenes: SceneCache | None = None
@@ -115,9 +118,10 @@ class Chain:
 
     def _arm_line(self, name: str, pace: Pace) -> Line:
         def planned(plan: Plan) -> Plan:
-            return self._planned(plan, pace)
+            plan = self._planned(plan, pace)
+            return plan if self._start is None else replace(plan, learning_rate=plan.learning_rate * RATE_FROM_A_START)
 
-        jobs = stage_diffusion.run_arm(name, self.data, self.runs, self.resume, planned)
+        jobs = stage_diffusion.run_arm(name, self.data, self.runs, self.resume, planned, self._start)
         return Line(sum(pace.of(recipe.plan).steps for recipe in ARMS[name]), jobs)
 
     def arms(self, *names: str, perception: bool = False) -> None:
@@ -128,7 +132,7 @@ class Chain:
 
     def export(self) -> None:
         """Write what has been reached to the models' folder."""
-        export.write(self.runs, self.models, self.device)
+        export.write(self.runs, self.models, self.device, self._start)
 
     def everything(self) -> None:
         """CnC-Mini from nothing."""
@@ -147,7 +151,7 @@ class Chain:
         """Write each baseline that has run to a folder of its own beside the runs."""
         for name in BASELINES:
             if (self.runs / name).is_dir():
-                export.write_arm(name, self.runs, self.runs.parent / "arms" / name)
+                export.write_arm(name, self.runs, self.runs.parent / "arms" / name, self._start)
 
     def stages(self) -> dict[str, Callable[[], None]]:
         """What `--stage` takes."""
@@ -172,6 +176,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenes", type=int, default=0, help=f"how many; default {SCENES}")
     parser.add_argument("--share", type=float, default=1.0, help="this share of every stage's steps")
     parser.add_argument("--minutes", type=float, help="as many steps as fit into this time, all in all")
+    parser.add_argument("--start", type=Path, help="a folder of finished files from which the diffusion stages go on")
     parser.add_argument("--resume", choices=("automatic", "never"), default="automatic")
     parser.add_argument("--threads", type=int, default=2)
 
@@ -188,5 +193,6 @@ def main(arguments: argparse.Namespace) -> None:
         scenes=arguments.scenes,
         share=arguments.share,
         minutes=arguments.minutes,
+        start=arguments.start,
     )
     chain.stages()[arguments.stage]()

@@ -15,12 +15,13 @@ from cnc_core import Fusers, LocalFuser, save_fusers
 
 from . import stage_autoencoder, stage_diffusion, stage_encoders, stage_perception
 from .clip import TextConfig, VisionConfig
+from .finished import FinishedMini
 from .model import CONFIG, Mini, released_streams
 from .scenes import SEEDS
 from .words import VOCABULARY, used_ids
 
 LICENCE = "MIT"
-VERSION = "2"
+VERSION = "3"
 
 
 def _write(path: Path, state: dict[str, Tensor], facts: dict[str, str]) -> None:
@@ -51,10 +52,10 @@ def released_fusers(model: Mini) -> Fusers:
     return Fusers(local_fuser.half(), copy.deepcopy(model.global_fuser).half(), model.config, {})
 
 
-def write(runs: Path, models: Path, device: torch.device) -> None:
-    """Write all files of what has been reached."""
+def write(runs: Path, models: Path, device: torch.device, start: FinishedMini | None = None) -> None:
+    """Write all files of what has been reached; `start` is what the diffusion stages went on from."""
     if (runs / "main").is_dir():
-        write_arm("main", runs, models)
+        write_arm("main", runs, models, start)
     if (runs / "autoencoder.pt").exists():
         state = stage_autoencoder.restore(runs, device).cpu().released_layout()
         _write(models / "autoencoder.safetensors", state, _facts(runs, ["autoencoder"]))
@@ -68,7 +69,7 @@ def write(runs: Path, models: Path, device: torch.device) -> None:
             _write(models / f"{kind}.safetensors", network, _facts(runs, [kind]))
 
 
-def write_arm(name: str, runs: Path, folder: Path) -> None:
+def write_arm(name: str, runs: Path, folder: Path, start: FinishedMini | None = None) -> None:
     """Write the files of one diffusion model: U-Net, fusers and text encoder."""
     folder.mkdir(parents=True, exist_ok=True)
     model, recipes = stage_diffusion.restore(name, runs), stage_diffusion.ARMS[name]
@@ -78,6 +79,8 @@ def write_arm(name: str, runs: Path, folder: Path) -> None:
         "prediction_type": "v_prediction",
         "num_heads": str(CONFIG.num_heads),
     }
+    if start is not None:
+        facts["started_from"] = json.dumps(start.facts)
     _write(folder / "unet.safetensors", model.unet.state_dict(), {**facts, "config": config_json()})
     told = {**facts, "licence": LICENCE, "scenes_seed": str(SEEDS["train"]), "conditions": "depth"}
     fusers = folder / "fusers.safetensors"

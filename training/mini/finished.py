@@ -68,7 +68,11 @@ class FinishedMini:
             _load(image_encoder, load_file(file("image_encoder.safetensors")))
         with safe_open(file("unet.safetensors"), "pt") as opened:
             header = opened.metadata() or {}
-        facts = {k: header[k] for k in ("steps", "prediction_type", "version") if k in header}
+        facts = {
+            k: header[k]
+            for k in ("steps", "batch", "seeds", "prediction_type", "version", "started_from")
+            if k in header
+        }
         return cls(unet, text, local_fuser, global_fuser, autoencoder, image_encoder, facts)
 
     def to(self, device: torch.device | str) -> FinishedMini:

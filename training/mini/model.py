@@ -183,6 +183,27 @@ def released_streams(state: dict[str, Tensor], config: FuserConfig) -> dict[str,
     return wide
 
 
+def narrowed_streams(state: dict[str, Tensor], config: FuserConfig) -> dict[str, Tensor]:
+    """A local fuser's state in the released shapes with the depth streams that are trained: `released_streams` undone.
+
+    Raises ValueError where what would be left out is not zero, as in weights that were not trained here.
+    """
+    with torch.device("meta"):
+        narrow = LocalFuser(config)
+        narrow_streams(narrow)
+    own = {}
+    for key, shape in ((k, v.shape) for k, v in narrow.state_dict().items()):
+        full = state[key]
+        if key == "feature_extractor.extractors.0.0.weight":
+            mine = shape[1] // 2
+            own[key] = torch.cat([half[:, :mine] for half in full.chunk(2, 1)], 1)
+        else:
+            own[key] = full[tuple(slice(0, n) for n in shape)].clone()
+        if own[key].count_nonzero() != full.count_nonzero():
+            raise ValueError(f"{key} has weights outside the {NARROW} channels that the depth streams are trained with")
+    return own
+
+
 def start_outputs(fuser: LocalFuser, share: float = 0.5) -> None:
     """Give the fuser's output convolutions small random weights in place of zeros.
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from .dataset import Dataset, empty_tokens
 from .diffusion import STEPS, noised, v_loss, velocity
+from .finished import FinishedMini
 from .loop import Draw, Loss, Plan, Training, mixed
-from .model import Conditions, Mini, start_from_base, zero_outputs
+from .model import Conditions, Mini, narrowed_streams, start_from_base, zero_outputs
 
 Maps = Literal["layers", "whole", "z", "max"]
 """What the depth streams are given: the two layers; depth of I_s in both; one map alone, in the background's stream,
@@ -135,11 +136,24 @@ def _maps(
 
 
 def run_arm(
-    name: str, data: Dataset, folder: Path, resume: bool = True, planned: Callable[[Plan], Plan] = lambda plan: plan
+    name: str,
+    data: Dataset,
+    folder: Path,
+    resume: bool = True,
+    planned: Callable[[Plan], Plan] = lambda plan: plan,
+    start: FinishedMini | None = None,
 ) -> Iterator[tuple[Training, Loss]]:
-    """The stages of an arm in order, all of one model, which has the averaged weights after each."""
+    """The stages of an arm in order, all of one model, which has the averaged weights after each.
+
+    start: the model to go on from; without one, from nothing.
+    """
     torch.manual_seed(20)
-    model = Mini().to(data.scenes.device)
+    model = Mini()
+    if start is not None:
+        for part in ("unet", "text", "global_fuser"):
+            model.get_submodule(part).load_state_dict(getattr(start, part).state_dict())
+        model.local_fuser.load_state_dict(narrowed_streams(start.local_fuser.state_dict(), model.config))
+    model.to(data.scenes.device)
     for written in ARMS[name]:
         recipe = replace(written, plan=planned(written.plan))
         if recipe.trained == ("local_fuser",):
