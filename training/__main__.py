@@ -39,7 +39,7 @@ EXPECTED = (
 
 def main() -> None:
     """Parse and run."""
-    parser: argparse.ArgumentParser = Parser(
+    parser = Parser(
         prog="python -m training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -53,11 +53,7 @@ def main() -> None:
     training = commands.add_parser("train", help="train a stage: local, global or joint")
     train.add_arguments(training)
     training.set_defaults(run=train.main)
-    arguments = parser.parse_args()
-    try:
-        arguments.run(arguments)
-    except EXPECTED as error:
-        raise SystemExit(f"{parser.prog} {arguments.command}: {error}") from error
+    parser.run(EXPECTED)
 
 
 if __name__ == "__main__":

@@ -137,6 +137,15 @@ class Parser(argparse.ArgumentParser):
         """Exit with 2 and one line, without the usage text, which hides it."""
         self.exit(2, f"{self.prog}: {message}\n")
 
+    def run(self, expected: tuple[type[Exception], ...]) -> None:
+        """Parse the command line and run what it names (`run`), to end with an expected error's text alone."""
+        arguments = self.parse_args()
+        try:
+            arguments.run(arguments)
+        except expected as error:
+            name = " ".join(filter(None, (self.prog, getattr(arguments, "command", None))))
+            raise SystemExit(f"{name}: {error}") from error
+
 
 def _read(file: Path) -> dict[str, Any]:
     try:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from training.config import Parser
+
 from . import depth, generate, judge, order, parts, style, tables, targets
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add one command a measure."""
     for name, about, module in (
         ("order", "which object stands in front", order),

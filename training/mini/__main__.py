@@ -1,12 +1,13 @@
-"""`python -m training.mini`: the same as `python -m training mini`, with fewer libraries at hand."""
+"""`python -m training.mini`: as `python -m training mini`, without what the other commands import."""
 
 from __future__ import annotations
 
-import argparse
+from training.config import Parser
 
 from .command import add_arguments, main
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m training.mini", description=__doc__)
+    parser = Parser(prog="python -m training.mini", description=__doc__)
     add_arguments(parser)
-    main(parser.parse_args())
+    parser.set_defaults(run=main)
+    parser.run((OSError,))

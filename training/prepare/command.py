@@ -6,7 +6,7 @@ import argparse
 from contextlib import nullcontext
 from pathlib import Path
 
-from training.config import add_arguments, from_arguments
+from training.config import Parser, add_arguments, from_arguments
 
 from ..files import only_run_in
 from ..prepared import PreparedError, damaged_shards, drop_shards, read_manifest
@@ -15,7 +15,7 @@ from .run import prepare
 from .sheet import draw_sheet
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add the three commands."""
     make = commands.add_parser("prepare", help="make a prepared set from pictures")
     add_arguments(make, PrepareConfig)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from training.config import Parser
+
 from .export import DTYPES, export_fusers, merge_fusers
 from .initial import convert
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add the three commands to those of `python -m training`."""
     converting = commands.add_parser(
         "convert", help="make an initial local fuser of Stable Diffusion 1.5 or Uni-ControlNet weights"
