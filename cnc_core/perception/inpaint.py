@@ -13,8 +13,12 @@ from .opencv import opencv
 DILATION = 50
 """The release's brush: 50 x 50 pixels at 512."""
 
-FEATHER = 8
-"""Width in pixels at 512 of the rim, just inside the hole, in which known pixels pass into filled ones."""
+FEATHER = 16
+"""Width in pixels at 512 of the rim, just inside the hole, in which known pixels pass into filled ones.
+
+Of the 25 that the default dilation leaves beside the object the inner 9 are wholly filled, for a mask that is a
+little too small.
+"""
 
 REFERENCE_SIDE = 512
 """The shorter side of the picture that these widths are meant for; other pictures scale them."""

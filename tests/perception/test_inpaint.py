@@ -115,7 +115,7 @@ def test_what_is_in_the_hole_does_not_matter(painter: Inpainter) -> None:
 
 @pytest.mark.parametrize(
     ("height", "width", "dilation", "expected_width"),
-    [(512, 600, DILATION, FEATHER), (512, 600, 6, 3), (1024, 1030, 40, 2 * FEATHER), (100, 300, DILATION, 2)],
+    [(512, 600, DILATION, FEATHER), (512, 600, 6, 3), (1024, 1030, 40, 2 * FEATHER), (100, 300, DILATION, 3)],
 )
 def test_the_fill_fades_in_just_inside_the_holes_edge_and_is_whole_on_the_object(
     height: int, width: int, dilation: float, expected_width: int
