@@ -95,3 +95,13 @@ def test_the_shipped_fuser_narrows_to_what_trains_and_widens_to_itself(root: Pat
 def test_weights_that_were_not_trained_narrow_are_refused() -> None:
     with pytest.raises(ValueError, match=r"feature_extractor.+ has weights outside"):
         narrowed_streams(LocalFuser(CONFIG).state_dict(), CONFIG)
+
+
+def test_without_words_guidance_by_them_changes_nothing(root: Path) -> None:
+    """So only half of it is computed: beside a caption, in one batch, all of it is."""
+    mini = FinishedMini.load(root / "models" / "mini")
+    noise, depth = torch.randn(2, 4, 8, 8), torch.rand(2, 1, 64, 64)
+    both = mini.sample(noise, ["", "red cube"], depth, depth, steps=2, cfg=4.0)
+    alone = mini.sample(noise[:1], [""], depth[:1], depth[:1], steps=2, cfg=4.0)
+    torch.testing.assert_close(alone, both[:1], atol=1e-4, rtol=0)
+    assert (both[1] - mini.sample(noise, ["", ""], depth, depth, steps=2)[1]).abs().max() > 0.01

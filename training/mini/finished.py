@@ -125,7 +125,8 @@ class FinishedMini:
         bf16: bool,
     ) -> Tensor:
         """As `sample`, with any guidance: `guide` makes it of what repeats a tensor for the unconditional half."""
-        halves = 1 if cfg == 1 else 2  # at 1 the unconditional half has no weight
+        # The unconditional half has no weight at 1, and is the same as the other without words.
+        halves = 1 if cfg == 1 or not any(captions) else 2
 
         def repeated(value: Tensor) -> Tensor:
             return value.to(noise.device).repeat(halves, *[1] * (value.ndim - 1))
