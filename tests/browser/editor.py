@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -346,6 +347,30 @@ class Editor:
         self.page.mouse.down()
         self.page.mouse.move(*ends[1], steps=12)
         self.page.mouse.up()
+
+    def drop(self, file: Path, name: str, title: str | None = None) -> None:
+        """Drop a picture, under a name, onto the node of a title, or beside all nodes."""
+        self.show_all()
+        self.page.evaluate(
+            """async ([data, name, title]) => {
+                const node = app.graph.nodes.find(one => one.title === title);
+                const at = node ? [node.pos[0] + node.size[0] / 2, node.pos[1] + node.size[1] / 2] : [-9000, -9000];
+                const view = app.canvas.canvas.getBoundingClientRect();
+                const [x, y] = app.canvas.ds.convertOffsetToCanvas(at);
+                const place = node ? [x + view.left, y + view.top] : [view.left + view.width / 2, view.bottom - 5];
+                const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
+                const dataTransfer = new DataTransfer();
+                dataTransfer.items.add(new File([bytes], name, { type: 'image/png' }));
+                const told = { clientX: place[0], clientY: place[1], dataTransfer, bubbles: true, cancelable: true };
+                const target = document.elementFromPoint(...place);
+                for (const type of ['dragenter', 'dragover']) {
+                    target.dispatchEvent(new DragEvent(type, told));
+                    await new Promise(done => setTimeout(done, 100));
+                }
+                target.dispatchEvent(new DragEvent('drop', told));
+            }""",
+            [base64.b64encode(file.read_bytes()).decode(), name, title],
+        )
 
     def wait_for_draft(self, part: str) -> None:
         """Wait until the front end has kept the workflow for the next time: some entry of its storage has the part."""

@@ -125,5 +125,28 @@ def test_from_template_to_a_file_that_opens_anywhere(renderer: str, editor: Edit
     assert run.error is None and run.images(next(k for k, n in downloaded.items() if n["class_type"] == "SaveImage"))
 
 
+def test_pictures_dropped_and_handed_on(renderer: str, editor: Editor) -> None:
+    """One dropped onto a loader is what it loads; one that was saved, dropped beside all nodes, brings its workflow."""
+    workflow = saved(QUICK_START)
+    editor.open_template(QUICK_START, len(workflow["nodes"]))
+    editor.set_steps(2)
+    loader = next(node for node in workflow["nodes"] if node["type"] == "LoadImage")
+    name = f"own {renderer} {editor.version}.png"
+    editor.drop(ROOT / "web" / "pictures" / "cube.png", name, loader["title"])
+    chosen = "title => app.graph.nodes.find(node => node.title === title).widgets[0].value"
+    editor.wait_for(lambda: editor.page.evaluate(chosen, loader["title"]) == name, "the dropped picture's name")
+    assert (editor.server.input / name).read_bytes() == (ROOT / "web" / "pictures" / "cube.png").read_bytes()
+    with editor.run():
+        editor.command("Comfy.QueuePrompt")
+    editor.wait_for(lambda: editor.pictures("SaveImage") == 1, "the picture")
+
+    kept = _values(editor.workflow())
+    newest = max(editor.server.output.glob("**/*.png"), key=lambda file: file.stat().st_mtime_ns)
+    editor.page.evaluate("() => app.graph.clear()")
+    editor.drop(newest, newest.name)
+    editor.wait_for(lambda: editor.count() == len(workflow["nodes"]), "the workflow in the picture")
+    assert _values(editor.workflow()) == kept
+
+
 def _values(workflow: dict[str, Any]) -> dict[str, Any]:
     return {str(node["id"]): node.get("widgets_values") or None for node in workflow["nodes"]}
