@@ -395,9 +395,10 @@ class Editor:
 
         def read() -> bool:
             nonlocal opened
+            button = not opened and more.count()  # asked for first: opening what follows takes the short words away
             if words.search(self.page.evaluate("() => document.body.innerText")):
                 return True
-            if not opened and more.count():  # the newest front end tells of an error in one line first
+            if button:  # the newest front end tells of an error in one line first
                 more.first.click()
                 opened = True
             return False
