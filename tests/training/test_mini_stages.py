@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from training.mini.cache import SceneCache
 from training.mini.command import Chain
 from training.mini.dataset import Dataset, empty_tokens
 from training.mini.export import write_arm
-from training.mini.finished import FinishedMini
+from training.mini.finished import FinishedMini, facts_of
 from training.mini.loop import Draw, Plan
 from training.mini.model import CONFIG, Conditions, released_streams
 from training.mini.scenes import SEEDS, training_scene
@@ -45,7 +46,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def test_a_run_goes_on_from_finished_files(data: Dataset, root: Path, tmp_path: Path) -> None:
-    finished = FinishedMini.load(root / "models" / "mini")
+    shipped = root / "models" / "mini"
+    finished = FinishedMini.load(shipped)
     plan = Plan("main", 1, 2, 1e-12, 0)
     training, loss = next(run_arm("main", data, tmp_path, planned=lambda _: plan, start=finished))
     training.begin()
@@ -57,16 +59,31 @@ def test_a_run_goes_on_from_finished_files(data: Dataset, root: Path, tmp_path: 
             torch.testing.assert_close(reached.get_submodule(part).state_dict()[key], value)
     for key, value in released_streams(reached.local_fuser.state_dict(), CONFIG).items():
         torch.testing.assert_close(value, own[key])
-    write_arm("main", tmp_path, tmp_path / "files", finished)
-    told = FinishedMini.load(tmp_path / "files", lacking=root / "models" / "mini").facts
+    write_arm("main", tmp_path, tmp_path / "files", shipped)
+    told = FinishedMini.load(tmp_path / "files", lacking=shipped).facts
     assert json.loads(told["started_from"]) == finished.facts
+
+
+def test_estimators_go_on_from_finished_files_and_baselines_from_nothing(root: Path, tmp_path: Path) -> None:
+    shipped = root / "models" / "mini"
+    chain = Chain(tmp_path, tmp_path / "models", scenes=8, share=1e-4, start=shipped)
+    chain.run(("ablation", "depth", "export", "export_baselines"))
+    old, new = (load_file(folder / "depth.safetensors") for folder in (shipped, tmp_path / "models"))
+    assert all((new[name] - old[name]).abs().max() < 1e-3 for name in old)  # one step of warm-up away
+    assert any(not torch.equal(new[name], old[name]) for name in old)
+    told = facts_of(tmp_path / "models" / "depth.safetensors")
+    assert json.loads(told["started_from"]) == facts_of(shipped / "depth.safetensors")
+    ablation = tmp_path / "arms" / "ablation" / "unet.safetensors"
+    assert "started_from" not in facts_of(ablation)
+    trained, base = load_file(ablation), load_file(shipped / "unet.safetensors")
+    assert sum(float((trained[name] - base[name]).abs().sum()) for name in base) > 1000  # another model altogether
 
 
 def asked(data: Dataset, rows: torch.Tensor, **changed: object) -> tuple[Conditions, torch.Tensor]:
     """The conditions of rows where nothing happens by chance but what is named."""
     nothing = dict.fromkeys(
         ("drop_text", "drop_text_guided", "neutral", "shapes", "deceiving", "drop_depth", "drop_embed", "sibling",
-         "full_scene", "masked_depth", "swapped"), 0.0,
+         "full_scene", "masked_depth", "swapped", "backdrop"), 0.0,
     )  # fmt: skip
     recipe = Recipe(Plan("p", 1, len(rows), 1.0, 0), **{**nothing, "fuser": 1.0, "guided": 1.0, **changed})  # type: ignore[arg-type]
     return conditions_of(data, rows, recipe, Draw(recipe.plan, 0), EMPTY)
@@ -119,16 +136,20 @@ def test_nothing_left_out_is_the_scene_itself(data: Dataset) -> None:
 
 def test_each_change_is_what_it_says(data: Dataset) -> None:
     rows, scenes = torch.arange(SCENES), data.scenes
-    whole, fg, bg = (scenes.read(name, rows) for name in ("depth", "fg_depth", "bg_depth"))
+    names = ("depth", "fg_depth", "bg_depth", "other_bg_depth")
+    whole, fg, bg, other_bg = (scenes.read(name, rows) for name in names)
     mask = (fg > 0).float()
     maps = {
         "swapped": (bg[rows ^ 1], fg[rows ^ 1]),
         "full_scene": (whole, bg),
         "masked_depth": (whole * mask, bg),
+        "backdrop": (fg, other_bg),
     }
     for change, wanted in maps.items():
         found, _ = asked(data, rows, **{change: 1.0})
         assert torch.equal(found.fg_depth, wanted[0]) and torch.equal(found.bg_depth, wanted[1]), change
+    for unseen in ({"guided": 0.0}, {"drop_embed": 1.0}):  # no exemplar tells what is behind
+        assert torch.equal(asked(data, rows, backdrop=1.0, **unseen)[0].bg_depth, bg)
     for arm, wanted in {"whole": (whole, whole), "z": (0 * fg, whole), "max": (0 * fg, fg.maximum(bg))}.items():
         found, _ = asked(data, rows, maps=arm)
         assert torch.equal(found.fg_depth, wanted[0]) and torch.equal(found.bg_depth, wanted[1]), arm

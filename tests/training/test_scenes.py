@@ -1,11 +1,13 @@
 """The world: deterministic, with layers that agree with each other."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from training.mini.render import Layers, render
 from training.mini.scenes import SEEDS, draw_scene, draw_scenes
-from training.mini.world import MATERIALS
+from training.mini.world import BACKDROPS, MATERIALS
 
 SCENES = draw_scenes(SEEDS["test"], range(6))
 
@@ -34,11 +36,21 @@ def test_splits_draw_different_scenes() -> None:
 
 
 def test_values_are_pictures(layers: Layers) -> None:
-    for name in ("image", "background", "mask", "depth", "fg_depth", "bg_depth"):
+    for name in ("image", "background", "mask", "depth", "fg_depth", "bg_depth", "other_bg_depth"):
         values = getattr(layers, name)
         assert values.min() >= 0 and values.max() <= 1, name
-    for name in ("depth", "fg_depth", "bg_depth"):
+    for name in ("depth", "fg_depth", "bg_depth", "other_bg_depth"):
         assert torch.allclose(getattr(layers, name).amax((1, 2, 3)), torch.ones(6), atol=1e-4), name
+
+
+def test_the_other_backdrops_depth_is_that_of_the_scene_rendered_before_it(layers: Layers) -> None:
+    kinds = [backdrop.wall for backdrop in BACKDROPS]
+    others = [replace(scene, backdrop=kinds.index(not kinds[scene.backdrop])) for scene in SCENES]
+    assert {kinds[scene.backdrop] for scene in SCENES} == {True, False}
+    rendered = render(others, size=64)
+    assert torch.equal(layers.other_bg_depth, rendered.bg_depth)
+    assert torch.equal(rendered.other_bg_depth, layers.bg_depth)
+    assert ((layers.other_bg_depth - layers.bg_depth).abs().amax((1, 2, 3)) > 0.05).all()
 
 
 def test_the_cut_out_is_the_image_under_the_mask(layers: Layers) -> None:

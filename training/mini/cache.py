@@ -17,7 +17,7 @@ from .scenes import GROUP, SEEDS, Scene, training_scene
 from .words import rows as token_rows
 from .world import Attributes
 
-FIELDS = {"image": 3, "background": 3, "fg_depth": 1, "bg_depth": 1, "depth": 1}
+FIELDS = {"image": 3, "background": 3, "fg_depth": 1, "bg_depth": 1, "other_bg_depth": 1, "depth": 1}
 SIZE = 128
 _BATCH = {"cpu": 4, "cuda": 64}  # small batches stay in a processor's cache
 
@@ -62,6 +62,8 @@ class SceneCache:
             path = self.folder / f"{name}.npy"
             if recorded and path.exists():
                 array = np.lib.format.open_memmap(path, "r+")
+            elif recorded:
+                raise ValueError(f"{self.folder} was rendered without {name}: remove it, or use another folder")
             else:
                 array = np.lib.format.open_memmap(path, "w+", np.uint8, (self.count, channels, SIZE, SIZE))
             self.arrays[name] = torch.from_numpy(array)

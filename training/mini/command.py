@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import torch
 
 from . import export, stage_autoencoder, stage_diffusion, stage_encoders, stage_perception
 from .cache import SceneCache
-from .clip import ImageEncoder
 from .dataset import Dataset
 from .finished import FinishedMini
 from .loop import Line, Loss, Pace, Plan, Training, run_together
@@ -25,6 +26,7 @@ RATE_FROM_A_START = 0.5  # of the plan's learning rate, where training goes on f
 FOLDER = Path(".cache/mini")
 MODELS = Path("models/mini")
 BASELINES = tuple(name for name in ARMS if name != "main")
+ESTIMATORS = tuple(stage_perception.PLANS)
 
 
 class Chain:
@@ -44,7 +46,7 @@ class Chain:
     ) -> None:
         self.runs, self.models, self.resume = folder / "runs", models, resume
         self._share, self._began, self._minutes = share, time.monotonic(), minutes
-        self._start = None if start is None else FinishedMini.load(start)
+        self._start = start
         self.device = torch.device(device)
         self._folder, self._count = folder, scenes or SCENES[self.device.type]
         self._scenes: SceneCache | None = None
@@ -64,12 +66,13 @@ class Chain:
         if self._data is None:
             if (self.runs / "encoders.pt").exists():
                 autoencoder = stage_autoencoder.restore(self.runs, self.device)
-                encoder: ImageEncoder | None = stage_encoders.restore(self.runs).image
+                encoder = stage_encoders.restore(self.runs).image
             else:
-                finished = FinishedMini.load(self.models)
+                folder = self._start or self.models
+                finished = FinishedMini.load(folder)
+                if finished.image_encoder is None:
+                    raise FileNotFoundError(f"{folder} holds no image_encoder.safetensors: run stage encoders")
                 autoencoder, encoder = finished.autoencoder, finished.image_encoder
-            if encoder is None:
-                raise FileNotFoundError(f"{self.models} holds no image_encoder.safetensors: run stage encoders")
             self._data = Dataset(self.scenes, autoencoder.to(self.device), encoder.to(self.device))
         return self._data
 
@@ -101,34 +104,40 @@ class Chain:
         print("autoencoder:", stage_autoencoder.measure(autoencoder, scenes, rows[:64]), flush=True)
         print("encoders:", stage_encoders.measure(encoders, scenes, rows), flush=True)
 
-    def perception(self) -> None:
-        """Depth and salience for the same world."""
-        pace = self._pace()
-        run_together([self._perception_line(pace)], pace)
+    def _planned_from(self, plan: Plan, pace: Pace) -> Plan:
+        """The same of what goes on from finished files where some are given."""
+        rate = plan.learning_rate * (1 if self._start is None else RATE_FROM_A_START)
+        return replace(self._planned(plan, pace), learning_rate=rate)
 
-    def _perception_line(self, pace: Pace) -> Line:
+    def _perception_line(self, pace: Pace, *kinds: str) -> Line:
+        plans = {kind: stage_perception.PLANS[kind] for kind in kinds}
+
         def jobs() -> Iterator[tuple[Training, Loss]]:
-            for kind, plan in stage_perception.PLANS.items():
-                planned = self._planned(plan, pace)
-                training, loss = stage_perception.begin(kind, self.scenes, self.runs, self.resume, planned)
+            for kind, plan in plans.items():
+                planned = self._planned_from(plan, pace)
+                training, loss = stage_perception.begin(kind, self.scenes, self.runs, self.resume, planned, self._start)
                 yield training, loss
                 training.use_average()
 
-        return Line(sum(pace.of(plan).steps for plan in stage_perception.PLANS.values()), jobs())
+        return Line(sum(pace.of(plan).steps for plan in plans.values()), jobs())
 
     def _arm_line(self, name: str, pace: Pace) -> Line:
-        def planned(plan: Plan) -> Plan:
-            plan = self._planned(plan, pace)
-            return plan if self._start is None else replace(plan, learning_rate=plan.learning_rate * RATE_FROM_A_START)
-
-        jobs = stage_diffusion.run_arm(name, self.data, self.runs, self.resume, planned, self._start)
+        planned = partial(self._planned_from if name == "main" else self._planned, pace=pace)
+        start = None if self._start is None else FinishedMini.load(self._start)
+        jobs = stage_diffusion.run_arm(name, self.data, self.runs, self.resume, planned, start)
         return Line(sum(pace.of(recipe.plan).steps for recipe in ARMS[name]), jobs)
 
-    def arms(self, *names: str, perception: bool = False) -> None:
-        """Diffusion models, trained beside each other; the estimators beside them if asked."""
+    def beside(self, *names: str) -> None:
+        """Diffusion models and estimators, trained beside each other; "perception" is depth, then salience."""
         pace = self._pace()
-        lines = [self._arm_line(name, pace) for name in names]
-        run_together([*lines, self._perception_line(pace)] if perception else lines, pace)
+        kinds = {"perception": ESTIMATORS, **{kind: (kind,) for kind in ESTIMATORS}}
+        run_together(
+            [
+                self._perception_line(pace, *kinds[name]) if name in kinds else self._arm_line(name, pace)
+                for name in names
+            ],
+            pace,
+        )
 
     def export(self) -> None:
         """Write what has been reached to the models' folder."""
@@ -137,13 +146,13 @@ class Chain:
     def everything(self) -> None:
         """CnC-Mini from nothing."""
         self.encoders()
-        self.arms("main", perception=True)
+        self.beside("main", "perception")
         self.export()
 
     def with_baselines(self) -> None:
         """CnC-Mini and all that it is compared with, beside each other; the others go to a folder each."""
         self.encoders()
-        self.arms(*ARMS, perception=True)
+        self.beside(*ARMS, "perception")
         self.export()
         self.export_baselines()
 
@@ -151,16 +160,24 @@ class Chain:
         """Write each baseline that has run to a folder of its own beside the runs."""
         for name in BASELINES:
             if (self.runs / name).is_dir():
-                export.write_arm(name, self.runs, self.runs.parent / "arms" / name, self._start)
+                export.write_arm(name, self.runs, self.runs.parent / "arms" / name)
 
-    def stages(self) -> dict[str, Callable[[], None]]:
-        """What `--stage` takes."""
+    def run(self, names: Sequence[str]) -> None:
+        """The named stages in order; diffusion models and estimators that follow each other run beside each other."""
+        steps = self.steps()
+        for is_step, group in groupby(names, key=lambda name: name in steps):
+            if not is_step:
+                self.beside(*group)
+                continue
+            for name in group:
+                steps[name]()
+
+    def steps(self) -> dict[str, Callable[[], None]]:
+        """The stages that run on their own."""
         return {
             "all": self.everything,
             "with_baselines": self.with_baselines,
             "encoders": self.encoders,
-            "perception": self.perception,
-            **{name: (lambda name=name: self.arms(name)) for name in ARMS},  # type: ignore[misc]
             "export": self.export,
             "export_baselines": self.export_baselines,
         }
@@ -168,15 +185,21 @@ class Chain:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    names = list(Chain(FOLDER, MODELS).stages())
-    parser.add_argument("--stage", choices=names, default="all", help="a part of it (default: CnC-Mini from nothing)")
+    parser.add_argument(
+        "--stage",
+        nargs="+",
+        choices=[*Chain(FOLDER, MODELS).steps(), *ARMS, "perception", *ESTIMATORS],
+        default=["all"],
+        help="parts of it, in order; models and estimators that follow each other run beside each other "
+        "(default: CnC-Mini from nothing)",
+    )
     parser.add_argument("--folder", type=Path, default=FOLDER, help="rendered scenes and unfinished runs")
     parser.add_argument("--out", type=Path, default=MODELS, help="where the finished files go")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--scenes", type=int, default=0, help=f"how many; default {SCENES}")
     parser.add_argument("--share", type=float, default=1.0, help="this share of every stage's steps")
     parser.add_argument("--minutes", type=float, help="as many steps as fit into this time, all in all")
-    parser.add_argument("--start", type=Path, help="a folder of finished files from which the diffusion stages go on")
+    parser.add_argument("--start", type=Path, help="a folder of finished files from which main and estimators go on")
     parser.add_argument("--resume", choices=("automatic", "never"), default="automatic")
     parser.add_argument("--threads", type=int, default=2)
 
@@ -195,4 +218,4 @@ def main(arguments: argparse.Namespace) -> None:
         minutes=arguments.minutes,
         start=arguments.start,
     )
-    chain.stages()[arguments.stage]()
+    chain.run(arguments.stage)

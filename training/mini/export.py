@@ -15,7 +15,7 @@ from cnc_core import Fusers, LocalFuser, save_fusers
 
 from . import stage_autoencoder, stage_diffusion, stage_encoders, stage_perception
 from .clip import TextConfig, VisionConfig
-from .finished import FinishedMini
+from .finished import facts_of
 from .model import CONFIG, Mini, released_streams
 from .scenes import SEEDS
 from .words import VOCABULARY, used_ids
@@ -52,8 +52,12 @@ def released_fusers(model: Mini) -> Fusers:
     return Fusers(local_fuser.half(), copy.deepcopy(model.global_fuser).half(), model.config, {})
 
 
-def write(runs: Path, models: Path, device: torch.device, start: FinishedMini | None = None) -> None:
-    """Write all files of what has been reached; `start` is what the diffusion stages went on from."""
+def _started_from(start: Path | None, name: str) -> dict[str, str]:
+    return {} if start is None else {"started_from": json.dumps(facts_of(start / name))}
+
+
+def write(runs: Path, models: Path, device: torch.device, start: Path | None = None) -> None:
+    """Write all files of what has been reached; `start` is the folder that "main" and the estimators went on from."""
     if (runs / "main").is_dir():
         write_arm("main", runs, models, start)
     if (runs / "autoencoder.pt").exists():
@@ -65,11 +69,11 @@ def write(runs: Path, models: Path, device: torch.device, start: FinishedMini | 
         (models / "image_encoder.json").write_text(json.dumps(VisionConfig().json(), indent=2) + "\n")
     for kind in stage_perception.PLANS:
         if (runs / f"{kind}.pt").exists():
-            network = stage_perception.restore(kind, runs).state_dict()
-            _write(models / f"{kind}.safetensors", network, _facts(runs, [kind]))
+            network, file = stage_perception.restore(kind, runs).state_dict(), f"{kind}.safetensors"
+            _write(models / file, network, {**_facts(runs, [kind]), **_started_from(start, file)})
 
 
-def write_arm(name: str, runs: Path, folder: Path, start: FinishedMini | None = None) -> None:
+def write_arm(name: str, runs: Path, folder: Path, start: Path | None = None) -> None:
     """Write the files of one diffusion model: U-Net, fusers and text encoder."""
     folder.mkdir(parents=True, exist_ok=True)
     model, recipes = stage_diffusion.restore(name, runs), stage_diffusion.ARMS[name]
@@ -78,9 +82,8 @@ def write_arm(name: str, runs: Path, folder: Path, start: FinishedMini | None = 
         "arm": name,
         "prediction_type": "v_prediction",
         "num_heads": str(CONFIG.num_heads),
+        **_started_from(start, "unet.safetensors"),
     }
-    if start is not None:
-        facts["started_from"] = json.dumps(start.facts)
     _write(folder / "unet.safetensors", model.unet.state_dict(), {**facts, "config": config_json()})
     told = {**facts, "licence": LICENCE, "scenes_seed": str(SEEDS["train"]), "conditions": "depth"}
     fusers = folder / "fusers.safetensors"

@@ -30,6 +30,14 @@ def _load(module: nn.Module, state: dict[str, Tensor]) -> None:
     module.eval().requires_grad_(False)
 
 
+def facts_of(path: Path) -> dict[str, str]:
+    """How a finished file was made, by its header."""
+    with safe_open(path, "pt") as opened:
+        header = opened.metadata() or {}
+    told = ("steps", "batch", "seeds", "prediction_type", "version", "started_from")
+    return {name: header[name] for name in told if name in header}
+
+
 @dataclass
 class FinishedMini:
     """All networks of the finished files, in fp32."""
@@ -66,13 +74,7 @@ class FinishedMini:
         if file("image_encoder.safetensors").exists():
             image_encoder = ImageEncoder()
             _load(image_encoder, load_file(file("image_encoder.safetensors")))
-        with safe_open(file("unet.safetensors"), "pt") as opened:
-            header = opened.metadata() or {}
-        facts = {
-            k: header[k]
-            for k in ("steps", "batch", "seeds", "prediction_type", "version", "started_from")
-            if k in header
-        }
+        facts = facts_of(file("unet.safetensors"))
         return cls(unet, text, local_fuser, global_fuser, autoencoder, image_encoder, facts)
 
     def to(self, device: torch.device | str) -> FinishedMini:

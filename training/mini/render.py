@@ -32,6 +32,7 @@ class Layers:
     depth: Tensor  # of I_s
     fg_depth: Tensor  # of I_f = I_s * M: zero outside M
     bg_depth: Tensor  # of I_b
+    other_bg_depth: Tensor  # of I_b with a wall in place of the sky, or a sky in place of the wall
 
     @property
     def foreground(self) -> Tensor:
@@ -195,7 +196,8 @@ def render(scenes: Sequence[Scene], size: int = 128, samples: int = 2) -> Layers
     backdrops = [BACKDROPS[s.backdrop] for s in scenes]
     is_wall = torch.tensor([[b.wall] for b in backdrops])
     ground_at = torch.where(y < -1e-4, height / (-y).clamp(min=1e-4), _FAR_AWAY)
-    backdrop_at = torch.where(is_wall, wall, torch.tensor(_FAR_AWAY / 2))
+    sky_at = torch.tensor(_FAR_AWAY / 2)
+    backdrop_at, other_at = torch.where(is_wall, wall, sky_at), torch.where(is_wall, sky_at, wall)
     is_ground = ground_at < backdrop_at
     stage_at = torch.minimum(ground_at, backdrop_at)
     grounds = [GROUNDS[s.ground] for s in scenes]
@@ -246,4 +248,5 @@ def render(scenes: Sequence[Scene], size: int = 128, samples: int = 2) -> Layers
         depth=_spread(inverse_front),
         fg_depth=_spread(cut_out),
         bg_depth=_spread(picture(1 / behind_at)),
+        other_bg_depth=_spread(picture(1 / torch.minimum(back_at, torch.minimum(ground_at, other_at)))),
     )

@@ -48,6 +48,7 @@ class Recipe:
     full_scene: float = 0.12  # layers: depth version v1 in the foreground's stream
     masked_depth: float = 0.08  # layers: depth version v3 there
     swapped: float = 0.15  # layers: the maps of the exchanged scene, each in the other stream
+    backdrop: float = 0.3  # layers, guided: the background's map has a wall where the exemplar has a sky, or a sky
 
 
 def _plan(name: str, steps: int, seed: int) -> Plan:
@@ -58,7 +59,7 @@ STEPS_OF_ARM = 5000
 """Of every arm that is compared with others at an equal budget."""
 
 ARMS: dict[str, tuple[Recipe, ...]] = {
-    "main": (Recipe(_plan("main", 16000, 21)),),
+    "main": (Recipe(replace(_plan("main", 16000, 21), batch=256)),),
     "together": (Recipe(_plan("together", STEPS_OF_ARM, 21)),),
     "ablation": (Recipe(_plan("ablation", STEPS_OF_ARM, 21), maps="whole"),),
     "single_z": (Recipe(_plan("single_z", STEPS_OF_ARM, 21), maps="z"),),
@@ -100,13 +101,14 @@ def conditions_of(data: Dataset, rows: Tensor, recipe: Recipe, draw: Draw, empty
 
     fg_depth, bg_depth = scenes.read("fg_depth", rows), scenes.read("bg_depth", rows)
     mask = (fg_depth > 0).float()
-    fg_depth, bg_depth = _maps(data, rows, fg_depth, bg_depth, recipe, draw)
+    bg_exemplar = ~chance(recipe.drop_embed)
+    fg_depth, bg_depth = _maps(data, rows, fg_depth, bg_depth, recipe, draw, guided & bg_exemplar)
     fg_depth = fg_depth * picture(~chance(recipe.drop_depth))
     bg_depth = bg_depth * picture(~chance(recipe.drop_depth))
 
     exemplars = torch.where(chance(recipe.sibling), rows ^ 2, rows)
     fg_embed = data.source_embeds[exemplars] * ~chance(recipe.drop_embed)[:, None]
-    bg_embed = data.background_embeds[exemplars] * ~chance(recipe.drop_embed)[:, None]
+    bg_embed = data.background_embeds[exemplars] * bg_exemplar[:, None]
     here = picture(guided).float()
     everywhere = here.expand_as(mask)
     fg_mask, bg_mask = (mask * here, (1 - mask) * here) if recipe.masked else (everywhere, everywhere)
@@ -115,9 +117,9 @@ def conditions_of(data: Dataset, rows: Tensor, recipe: Recipe, draw: Draw, empty
 
 
 def _maps(
-    data: Dataset, rows: Tensor, fg_depth: Tensor, bg_depth: Tensor, recipe: Recipe, draw: Draw
+    data: Dataset, rows: Tensor, fg_depth: Tensor, bg_depth: Tensor, recipe: Recipe, draw: Draw, shown: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What the two streams see of a batch's layers (B, 1, H, W)."""
+    """What the two streams see of a batch's layers (B, 1, H, W); `shown` (B,): an exemplar tells what is behind."""
     whole = data.scenes.read("depth", rows)
     if recipe.maps == "whole":
         return whole, whole
@@ -132,7 +134,9 @@ def _maps(
     third = ~swapped & ~full & (kind < below + recipe.full_scene + recipe.masked_depth)
     other_fg, other_bg = data.scenes.read("fg_depth", rows ^ 1), data.scenes.read("bg_depth", rows ^ 1)
     seen = torch.where(full, whole, torch.where(third, whole * mask, fg_depth))
-    return torch.where(swapped, other_bg, seen), torch.where(swapped, other_fg, bg_depth)
+    contradicted = ~swapped & ~full & (shown & (draw.uniform(len(rows)) < recipe.backdrop))[:, None, None, None]
+    behind = torch.where(contradicted, data.scenes.read("other_bg_depth", rows), bg_depth)
+    return torch.where(swapped, other_bg, seen), torch.where(swapped, other_fg, behind)
 
 
 def run_arm(
@@ -145,11 +149,11 @@ def run_arm(
 ) -> Iterator[tuple[Training, Loss]]:
     """The stages of an arm in order, all of one model, which has the averaged weights after each.
 
-    start: the model to go on from; without one, from nothing.
+    start: the model that "main" goes on from; all else, and without one all, starts from nothing.
     """
     torch.manual_seed(20)
     model = Mini()
-    if start is not None:
+    if start is not None and name == "main":
         for part in ("unet", "text", "global_fuser"):
             model.get_submodule(part).load_state_dict(getattr(start, part).state_dict())
         model.local_fuser.load_state_dict(narrowed_streams(start.local_fuser.state_dict(), model.config))

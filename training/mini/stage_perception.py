@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cnc_core.perception.mini import MiniNet
@@ -32,14 +33,22 @@ def pairs(scenes: SceneCache, rows: Tensor, kind: str) -> tuple[Tensor, Tensor]:
 
 
 def begin(
-    kind: str, scenes: SceneCache, folder: Path, resume: bool = True, plan: Plan | None = None
+    kind: str,
+    scenes: SceneCache,
+    folder: Path,
+    resume: bool = True,
+    plan: Plan | None = None,
+    start: Path | None = None,
 ) -> tuple[Training, Loss]:
-    """The training of an estimator and what it minimises. Salience starts from depth where that has been trained:
-    who is in front is what it has learned."""
+    """The training of an estimator and what it minimises. It goes on from its finished file in `start`; without one,
+    salience starts from depth where that has been trained: who is in front is what it has learned."""
     plan = plan or PLANS[kind]
     torch.manual_seed(plan.seed)
     model = MiniNet()
-    if kind == "salience" and (folder / "depth.pt").exists():
+    if start is not None:
+        finished = load_file(start / f"{kind}.safetensors")
+        model.load_state_dict({name: weight.float() for name, weight in finished.items()})
+    elif kind == "salience" and (folder / "depth.pt").exists():
         model = restore("depth", folder)
     model = channels_last(model.to(scenes.device))
 
