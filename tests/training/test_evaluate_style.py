@@ -107,6 +107,20 @@ def test_what_each_exemplar_shows_in_its_region_is_right_without_leakage(stage: 
         assert row["background in the foreground"] == row["foreground in the background"] == 0
 
 
+def test_true_renders_of_what_is_asked_show_it_everywhere_and_hardly_leak(
+    stage: Stage, main_arm: Arm, root: Path
+) -> None:
+    judge = Judge.load(root / judging.PATH)
+    found = {other: style.answered(judge, main_arm, stage, other).rows for other in (None, "fg", "bg")}
+    for row in found[None]:
+        assert row["foreground, right"] and row["background object, right"]
+        assert row["sky, right"], "a wall in place of a sky covers some of the ground, but not the other way round"
+    wrong = [row["foreground, right"] for row in found["fg"]] + [row["background object, right"] for row in found["bg"]]
+    assert not any(wrong), "an unrelated exemplar is another one"
+    for name, values in style.leaks(found[None], found).items():
+        assert abs(values.mean()) < 0.06, name
+
+
 def test_planted_leakage_is_measured_in_either_direction(stage: Stage, main_arm: Arm) -> None:
     labels, cast, inside = ideal(stage), stage.cast, stage.layers.mask[:, 0] > 0
     for k, (fg, bg) in enumerate(zip(cast.fg, cast.bg, strict=True)):
@@ -264,7 +278,9 @@ def test_leakage_stands_beside_that_of_the_model_without_the_mask(root: Path, tm
         rows=("conflicting",), device="cpu",
     )  # fmt: skip
     found = style.measure(config)
-    assert list(found["leakage over that without the mask"]) == ["main"]
+    beside = found["leakage over that without the mask"]
+    assert list(beside) == ["main"]
+    assert set(beside["main"]) == {*style.LEAKS, *(f"{name}{style.LESS}" for name in style.LEAKS)}
     both = [found["arms"][arm]["conflicting"]["background, cosine"]["mean"] for arm in ("main", "no_mask")]
     assert both[0] != both[1], "the mask acts"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -115,6 +116,19 @@ class Stage:
             found, layers, rendered(found.fg, device).image, rendered(found.bg, device).background,
             rendered(found.other_fg, device).image, rendered(found.other_bg, device).background,
         )  # fmt: skip
+
+    def answers(self, other: Literal["fg", "bg"] | None = None) -> Tensor:
+        """What is asked for, rendered: each layout in its exemplars' materials and surroundings, (B, 3, H, W).
+
+        other: with the unrelated exemplar in that one's place.
+        """
+        fg = self.cast.other_fg if other == "fg" else self.cast.fg
+        bg = self.cast.other_bg if other == "bg" else self.cast.bg
+        dressed = [
+            replace(scene := layout.dressed_as(behind), front=replace(scene.front, material=front.front.material))
+            for layout, front, behind in zip(self.cast.layouts, fg, bg, strict=True)
+        ]
+        return rendered(dressed, self.fg.device).image
 
     def with_one_exemplar(self) -> Stage:
         """The same with I_s of the foreground's exemplar as the background's exemplar, too."""

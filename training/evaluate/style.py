@@ -10,7 +10,8 @@ the model has never met names the class of every pixel. Measured:
   either kind as well;
 - leakage: the share of the foreground's pixels that show what the background's exemplar has, and of the other pixels
   that show the foreground exemplar's front material; less the same with an unrelated exemplar in that one's place; and
-  so without what is within 3 pixels of M's outline, where an outline out of place looks like leakage;
+  so without what is within 3 pixels of M's outline, where an outline out of place looks like leakage. The judge sees
+  some in true renders of what is asked for, too, where an outline mixes two colours: that stands beside it;
 - curves over lambda_bg and lambda_fg: the judge's share and the cosine of appendix A.4, of the image encoder's
   embeddings of I_gen * M and I_gen * (1 - M) with those of the exemplars.
 """
@@ -18,8 +19,9 @@ the model has never met names the class of every pixel. Measured:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,6 +137,16 @@ def run(
     return part
 
 
+def answered(judge: Judge, arm: Arm, stage: Stage, other: Literal["fg", "bg"] | None = None) -> Part:
+    """True renders of what is asked for, through an arm's autoencoder, judged as its pictures are."""
+    part, pictures = Part(), stage.answers(other)
+    for first in range(0, len(pictures), 16):
+        rows = slice(first, min(first + 16, len(pictures)))
+        seen = decode(arm.mini.autoencoder, pictures[rows])
+        part.add(judged(judge, arm, stage, rows, seen), seen)
+    return part
+
+
 class _Run:
     """One run of the measure: finds parts and remembers their pictures for the sheet."""
 
@@ -188,7 +200,7 @@ class _Run:
             floors = {other: self.found(arm, f"unrelated {other}", other=other) for other in ("fg", "bg")}
             told["conflicting"] = conflicting(rows, floors["fg"], floors["bg"])
             told["conflicting"] |= by_kind(rows, self.stage.cast.of_one_kind)
-            self._leaks[arm.name] = {name: leaked(rows, floors[source], name) for name, source in LEAKS.items()}
+            self._leaks[arm.name] = leaks(rows, floors)
         for axis in ("lambda_bg", "lambda_fg"):
             if axis in self.config.rows:
                 axes = ("lambda_fg", "lambda_bg") if self.config.together else (axis,)
@@ -202,15 +214,36 @@ class _Run:
                 write_curves(path, f"{arm.name}: {axis}", list(points), lines, axis, "mean over scenes")
         return told
 
+    def answers(self) -> Row:
+        """The leakage that the judge sees in true renders of what is asked for."""
+        arm = self.arms[0]
+        found = {
+            other: self.folder.part(
+                f"style {ANSWERS}, unrelated {other}" if other else f"style {ANSWERS}",
+                {"arm": arm.key(), "scenes": self.stage.cast.indices, "judge": self.judge.hash,
+                 "same_exemplar": self.config.same_exemplar, "version": 2},
+                partial(answered, self.judge, arm, self.stage, other),
+            )
+            for other in (None, "fg", "bg")
+        }  # fmt: skip
+        self._leaks[ANSWERS] = leaks(found[None], found)
+        return conflicting(found[None], found["fg"], found["bg"])
+
     def leaks_beside(self) -> Row:
-        """Each arm's leakage over that of the arm which was trained without the mask, where that is measured."""
+        """Each arm's leakage over that of the arm which was trained without the mask, where that is measured; and the
+        same less what the judge sees in true renders."""
         without = next((arm.name for arm in self.arms if not arm.mask and arm.name in self._leaks), None)
         if without is None:
             return {}
-        return {
-            arm: {name: vars(ratio(values, self._leaks[without][name])) for name, values in leaks.items()}
-            for arm, leaks in self._leaks.items() if arm != without
-        }  # fmt: skip
+        below, own = self._leaks[without], self._leaks[ANSWERS]
+        found: Row = {}
+        for arm, above in self._leaks.items():
+            if arm not in (without, ANSWERS):
+                found[arm] = {name: vars(ratio(above[name], below[name])) for name in LEAKS}
+                found[arm] |= {
+                    f"{name}{LESS}": vars(ratio(above[name] - own[name], below[name] - own[name])) for name in LEAKS
+                }
+        return found
 
 
 def measure(config: StyleConfig) -> Row:
@@ -221,6 +254,7 @@ def measure(config: StyleConfig) -> Row:
         "scenes": config.count, "drawn": this.stage.cast.drawn, "seed": SEEDS["test"], "judge": this.ceiling(),
         "sampling": vars(config.sampling), "caption": config.caption, "same_maps": config.same_maps,
         "same_exemplar": config.same_exemplar, "arms": {arm.name: this.arm(arm) for arm in this.arms},
+        ANSWERS: this.answers() if "conflicting" in config.rows else None,
         "leakage over that without the mask": this.leaks_beside(),
     }  # fmt: skip
     write_strips(this.folder, "style", this.strips)
@@ -238,6 +272,8 @@ LEAKS = {
     "foreground far from its outline": "fg",
 }  # fmt: skip
 """Each leakage, and the exemplar that it comes from."""
+ANSWERS = "true renders of what is asked for"
+LESS = ", less that of true renders"
 
 
 def column(rows: Sequence[Row], name: str) -> np.ndarray:
@@ -248,6 +284,11 @@ def column(rows: Sequence[Row], name: str) -> np.ndarray:
 def leaked(rows: Sequence[Row], floor: Sequence[Row], name: str) -> np.ndarray:
     """A leakage less its floor, scene by scene."""
     return column(rows, name) - column(floor, name)
+
+
+def leaks(rows: Sequence[Row], floors: Mapping[Any, Sequence[Row]]) -> dict[str, np.ndarray]:
+    """Every leakage less its floor, scene by scene; floors are those with an unrelated "fg" and "bg"."""
+    return {name: leaked(rows, floors[source], name) for name, source in LEAKS.items()}
 
 
 def conflicting(rows: list[Row], other_fg: list[Row], other_bg: list[Row]) -> Row:
@@ -316,13 +357,17 @@ def _table(config: StyleConfig, found: Cast, results: Row) -> str:
         header = ["arm", *(f"{name}, percent of pixels less the floor [95 %] (floor)" for name in LEAKS)]
         lines = [
             [n, *(f"{Estimate(**a[k]).share()} ({100 * a[k + ', floor']['mean']:.1f})" for k in LEAKS)]
-            for n, a in arms.items()
+            for n, a in {**arms, ANSWERS: results[ANSWERS]}.items()
         ]
         words.append(markdown(header, lines))
     beside = results["leakage over that without the mask"]
     if beside:
         header = ["arm", *(f"{name}, over the model without the mask [95 %]" for name in LEAKS)]
-        lines = [[arm, *(Estimate(**told[name]).number() for name in LEAKS)] for arm, told in beside.items()]
+        lines = [
+            [f"{arm}{less}", *(Estimate(**told[name + less]).number() for name in LEAKS)]
+            for arm, told in beside.items()
+            for less in ("", LESS)
+        ]
         words.append(markdown(header, lines))
     for name, arm in results["arms"].items():
         for axis in ("lambda_bg", "lambda_fg"):
