@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,14 @@ def test_the_estimator_is_better_on_true_renders_than_on_others(root: Path, laye
     assert sum(row["background"] for row in own) / 6 < 0.05
     with pytest.raises(ConfigError, match="estimator"):
         Reader(root / "no.safetensors")
+
+
+def test_a_picture_and_its_mirror_image_are_read_alike(root: Path, layers: Layers) -> None:
+    reader = Reader(root / "models" / "mini" / "depth.safetensors")
+    mirrored = Layers(**{field.name: getattr(layers, field.name).flip(-1) for field in fields(Layers)})
+    one, other = (reader.lines(seen.image, seen, list(range(6))) for seen in (layers, mirrored))
+    for row, mirror in zip(one, other, strict=True):
+        assert row == pytest.approx(mirror, abs=2e-5)
 
 
 def test_a_run_compares_arms_and_writes_pictures_for_the_tables(root: Path, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_every_target_stands_in_the_table_met_or_missed_or_not_measured(tmp_path
     assert lines["order, roles exchanged: success, %"].cells() == [
         "order, roles exchanged: success, %", "at least 95", "94.0 [93.0, 95.0]", "500", "no"
     ]  # fmt: skip
-    assert len(lines) == 6 + 8 + 2 + 4 + 8, "those of order, regions, leakage, curves and depth"
+    assert len(lines) == 6 + 8 + 3 + 4 + 8, "those of order, regions, leakage, curves and depth"
 
 
 def test_equal_depths_and_other_style_settings_are_other_measures(tmp_path: Path) -> None:

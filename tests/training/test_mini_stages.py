@@ -121,6 +121,9 @@ def test_rendering_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     assert all(torch.equal(again.arrays[name], whole.arrays[name]) for name in whole.arrays)
     with pytest.raises(ValueError, match="holds 8 scenes"):
         SceneCache(tmp_path / "parts", "train", 9)
+    (tmp_path / "parts" / "train" / "other_bg_depth.npy").unlink()
+    with pytest.raises(ValueError, match="rendered without other_bg_depth"):
+        SceneCache(tmp_path / "parts", "train", 8)
 
 
 def test_nothing_left_out_is_the_scene_itself(data: Dataset) -> None:

@@ -75,7 +75,7 @@ def errors(found: Tensor, layers: Layers) -> dict[str, Tensor]:
 
 
 class Reader:
-    """The depth estimator."""
+    """The depth estimator: the mean of what it reads in a picture and in its mirror image."""
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         if not path.exists():
@@ -85,12 +85,16 @@ class Reader:
     @torch.no_grad()
     def lines(self, pictures: Tensor, layers: Layers, indices: list[int]) -> list[Row]:
         """A line for each picture (B, 3, H, W): its errors."""
-        found = torch.cat([self.network(part).clamp(0, 1) for part in pictures.split(64)])
+        found = torch.cat([self._read(part) for part in pictures.split(64)])
         columns = {name: values.tolist() for name, values in errors(found, layers).items()}
         return [
             {"scene": i, **{name: round(values[k], 5) for name, values in columns.items()}}
             for k, i in enumerate(indices)
         ]
+
+    def _read(self, pictures: Tensor) -> Tensor:
+        both: Tensor = self.network(pictures) + self.network(pictures.flip(-1)).flip(-1)
+        return (both / 2).clamp(0, 1)
 
 
 def versioned(layers: Layers, version: DepthVersion) -> Layers:
@@ -133,6 +137,7 @@ def measure(config: DepthConfig) -> Row:
         inputs = {
             "arm": arm.key(), "sampling": vars(config.sampling), "scenes": config.count, "caption": config.caption,
             "exemplars": config.exemplars, "estimator": reader.hash, "pictures": config.pictures, "version": version,
+            "mirrored": True,
         }  # fmt: skip
         name = arm.name if len(config.versions) == 1 else f"{arm.name}, {version}"
         compute = partial(run, config, arm, reader, scenes, versioned(layers, version), name)

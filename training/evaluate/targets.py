@@ -21,6 +21,7 @@ from training.files import replacing
 from .folder import Row, markdown
 from .settings import RUNS
 from .statistics import Estimate
+from .style import LESS
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ def _style(found: dict[str, list[Row]], main: str) -> Iterator[Line]:
         yield Line(f"the judge on true renders, {region}, %", 0.98, judge)
         yield Line(f"style, {region}, %", wanted, _estimate(told.get(f"{region}, right")))
     beside = runs[-1]["leakage over that without the mask"].get(main, {}) if runs else {}
-    for name in ("background in the foreground", "background deep in the foreground"):
+    leak = "background in the foreground"
+    for name in (leak, f"{leak}{LESS}", "background deep in the foreground"):
         yield Line(f"leakage, {name}: over that without the mask", 1 / 3, _estimate(beside.get(name)), True, False)
 
 

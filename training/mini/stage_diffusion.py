@@ -51,15 +51,15 @@ class Recipe:
     backdrop: float = 0.3  # layers, guided: the background's map has a wall where the exemplar has a sky, or a sky
 
 
-def _plan(name: str, steps: int, seed: int) -> Plan:
-    return Plan(name, steps, batch=128, learning_rate=1e-3, seed=seed, ema=0.999, log_every=500, save_every=2000)
+def _plan(name: str, steps: int, seed: int, batch: int = 128) -> Plan:
+    return Plan(name, steps, batch, learning_rate=1e-3, seed=seed, ema=0.999, log_every=500, save_every=2000)
 
 
 STEPS_OF_ARM = 5000
 """Of every arm that is compared with others at an equal budget."""
 
 ARMS: dict[str, tuple[Recipe, ...]] = {
-    "main": (Recipe(replace(_plan("main", 16000, 21), batch=256)),),
+    "main": (Recipe(_plan("main", 16000, 21, batch=256)),),
     "together": (Recipe(_plan("together", STEPS_OF_ARM, 21)),),
     "ablation": (Recipe(_plan("ablation", STEPS_OF_ARM, 21), maps="whole"),),
     "single_z": (Recipe(_plan("single_z", STEPS_OF_ARM, 21), maps="z"),),
