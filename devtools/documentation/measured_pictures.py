@@ -13,7 +13,6 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from training.evaluate import order, style
@@ -42,7 +41,7 @@ def order_strips(arms: list[Arm]) -> Strips:
     for arm in arms:
         for way in WAYS:
             part = order.run(arm, found, way, "full", Settings(), exemplars=False, equal_depth=False, batch=SHOWN)
-            shown.append((f"{arm.name}: {way}", strip(torch.stack(part.shown))))
+            shown.append((f"{arm.name}: {way}", strip(part.shown)))
     return shown
 
 
@@ -59,7 +58,7 @@ def style_strips(arms: list[Arm]) -> Strips:
     for arm, fg, bg in turned:
         part = style.run(config, judge, arm, stage, lambda_fg=fg, lambda_bg=bg)
         words = arm.name if fg == bg else f"{arm.name}, lambda_fg {fg:g}, lambda_bg {bg:g}"
-        shown.append((words, strip(torch.stack(part.shown))))
+        shown.append((words, strip(part.shown)))
     return shown
 
 

@@ -17,9 +17,9 @@ _LABEL = 18  # height of a strip's title, in pixels
 _INK = ("#1f5fbf", "#d9480f", "#2b8a3e", "#862e9c", "#5c5f66", "#b08900", "#0b7285", "#c2255c")
 
 
-def strip(pictures: Tensor) -> Image.Image:
-    """The first pictures (B, 1 or 3, H, W) in [0, 1] side by side."""
-    shown = torch.cat(list(pictures[:SHOWN].expand(-1, 3, -1, -1).cpu()), 2)
+def strip(pictures: Tensor | Sequence[Tensor]) -> Image.Image:
+    """The first pictures (B, 1 or 3, H, W) in [0, 1], or a list of such, side by side."""
+    shown = torch.cat([picture.expand(3, -1, -1).cpu() for picture in pictures[:SHOWN]], 2)
     return Image.fromarray((shown.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
 
 
