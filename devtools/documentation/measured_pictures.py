@@ -27,7 +27,6 @@ from training.evaluate.sheet import strip, write_strips
 from ..environment import ROOT, say
 
 Strips = list[tuple[str, Image.Image]]
-WAYS: tuple[order.Way, ...] = ("as asked", "roles exchanged", "maps exchanged")
 LAMBDAS = ((0.0, 1.0), (0.5, 1.0), (1.0, 0.0), (1.0, 0.5))
 
 
@@ -39,7 +38,7 @@ def order_strips(arms: list[Arm]) -> Strips:
         ("true render, roles exchanged", strip(found.exchanged.image)),
     ]
     for arm in arms:
-        for way in WAYS:
+        for way in order.WAYS[:3]:
             part = order.run(arm, found, way, "full", Settings(), exemplars=False, equal_depth=False, batch=SHOWN)
             shown.append((f"{arm.name}: {way}", strip(part.shown)))
     return shown

@@ -20,13 +20,13 @@ from torch import Tensor
 from training.config import ConfigError, from_arguments, option
 from training.config import add_arguments as add_options
 from training.files import file_hash
+from training.mini.finished import mini_net
 from training.mini.render import Layers
 from training.mini.scenes import SEEDS, Scene, draw_scenes
 
 from .folder import Part, Row, RunFolder, markdown, run_measure, slug, write_png
 from .layers import chosen, rendered
 from .order import Caption, caption_of
-from .parts import mini_net
 from .sampling import Arm, Request
 from .settings import Common
 from .sheet import strip, write_strips

@@ -6,21 +6,12 @@ import argparse
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from cnc_core.perception.mini import MiniNet
-from training.mini.finished import FinishedMini
+from training.mini.finished import FinishedMini, mini_net
 from training.mini.render import render
 from training.mini.scenes import SEEDS, draw_scenes
 from training.mini.stage_autoencoder import psnr
-
-
-def mini_net(path: Path) -> MiniNet:
-    """An estimator from its file, in fp32."""
-    network = MiniNet()
-    network.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})
-    return network.eval().requires_grad_(False)
 
 
 def _spread(depth: Tensor) -> Tensor:

@@ -281,23 +281,18 @@ def column(rows: Sequence[Row], name: str) -> np.ndarray:
     return np.array([float(row[name]) for row in rows])
 
 
-def leaked(rows: Sequence[Row], floor: Sequence[Row], name: str) -> np.ndarray:
-    """A leakage less its floor, scene by scene."""
-    return column(rows, name) - column(floor, name)
-
-
 def leaks(rows: Sequence[Row], floors: Mapping[Any, Sequence[Row]]) -> dict[str, np.ndarray]:
     """Every leakage less its floor, scene by scene; floors are those with an unrelated "fg" and "bg"."""
-    return {name: leaked(rows, floors[source], name) for name, source in LEAKS.items()}
+    return {name: column(rows, name) - column(floors[source], name) for name, source in LEAKS.items()}
 
 
 def conflicting(rows: list[Row], other_fg: list[Row], other_bg: list[Row]) -> Row:
     """Regions, leakage with its floor subtracted scene by scene, and cosines."""
     floors = {"fg": other_fg, "bg": other_bg}
     found: Row = {f"{name}, right": vars(estimate(column(rows, f"{name}, right"))) for name in REGIONS}
-    for name, source in LEAKS.items():
-        found[name] = vars(estimate(leaked(rows, floors[source], name)))
-        found[f"{name}, floor"] = vars(estimate(column(floors[source], name)))
+    for name, values in leaks(rows, floors).items():
+        found[name] = vars(estimate(values))
+        found[f"{name}, floor"] = vars(estimate(column(floors[LEAKS[name]], name)))
     for name in ("foreground, cosine", "background, cosine"):
         found[name] = vars(estimate(column(rows, name)))
     return found

@@ -81,10 +81,11 @@ class Chain:
         deadline = None if self._minutes is None else self._began + 60 * self._minutes * until
         return Pace(self._share, deadline)
 
-    def _planned(self, plan: Plan, pace: Pace) -> Plan:
-        """A plan as this device runs it: with smaller batches on a CPU."""
+    def _planned(self, plan: Plan, pace: Pace, start: Path | None = None) -> Plan:
+        """A plan as this device runs it: with smaller batches on a CPU, and lower rates where it goes on from files."""
         batch = min(plan.batch, BATCH_ON_A_CPU) if self.device.type == "cpu" else plan.batch
-        return replace(pace.of(plan), batch=batch)
+        rate = plan.learning_rate * (1 if start is None else RATE_FROM_A_START)
+        return replace(pace.of(plan), batch=batch, learning_rate=rate)
 
     def encoders(self) -> None:
         """Pictures to latents and back, and pictures to embeddings."""
@@ -104,17 +105,12 @@ class Chain:
         print("autoencoder:", stage_autoencoder.measure(autoencoder, scenes, rows[:64]), flush=True)
         print("encoders:", stage_encoders.measure(encoders, scenes, rows), flush=True)
 
-    def _planned_from(self, plan: Plan, pace: Pace) -> Plan:
-        """The same of what goes on from finished files where some are given."""
-        rate = plan.learning_rate * (1 if self._start is None else RATE_FROM_A_START)
-        return replace(self._planned(plan, pace), learning_rate=rate)
-
     def _perception_line(self, pace: Pace, *kinds: str) -> Line:
         plans = {kind: stage_perception.PLANS[kind] for kind in kinds}
 
         def jobs() -> Iterator[tuple[Training, Loss]]:
             for kind, plan in plans.items():
-                planned = self._planned_from(plan, pace)
+                planned = self._planned(plan, pace, self._start)
                 training, loss = stage_perception.begin(kind, self.scenes, self.runs, self.resume, planned, self._start)
                 yield training, loss
                 training.use_average()
@@ -122,9 +118,10 @@ class Chain:
         return Line(sum(pace.of(plan).steps for plan in plans.values()), jobs())
 
     def _arm_line(self, name: str, pace: Pace) -> Line:
-        planned = partial(self._planned_from if name == "main" else self._planned, pace=pace)
-        start = None if self._start is None else FinishedMini.load(self._start)
-        jobs = stage_diffusion.run_arm(name, self.data, self.runs, self.resume, planned, start)
+        start = self._start if name == "main" else None  # what it is compared with begins from nothing
+        planned = partial(self._planned, pace=pace, start=start)
+        finished = None if start is None else FinishedMini.load(start)
+        jobs = stage_diffusion.run_arm(name, self.data, self.runs, self.resume, planned, finished)
         return Line(sum(pace.of(recipe.plan).steps for recipe in ARMS[name]), jobs)
 
     def beside(self, *names: str) -> None:

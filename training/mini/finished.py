@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cnc_core import GlobalFuser, Guidance, LocalFuser, UNet
+from cnc_core.perception.mini import MiniNet
 
 from .autoencoder import Autoencoder
 from .clip import ImageEncoder, TextEncoder
@@ -36,6 +37,13 @@ def facts_of(path: Path) -> dict[str, str]:
         header = opened.metadata() or {}
     told = ("steps", "batch", "seeds", "prediction_type", "version", "started_from")
     return {name: header[name] for name in told if name in header}
+
+
+def mini_net(path: Path) -> MiniNet:
+    """An estimator from its file, in fp32."""
+    network = MiniNet()
+    _load(network, load_file(path))
+    return network
 
 
 @dataclass

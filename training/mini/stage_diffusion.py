@@ -149,11 +149,11 @@ def run_arm(
 ) -> Iterator[tuple[Training, Loss]]:
     """The stages of an arm in order, all of one model, which has the averaged weights after each.
 
-    start: the model that "main" goes on from; all else, and without one all, starts from nothing.
+    start: the model to go on from; without one, from nothing.
     """
     torch.manual_seed(20)
     model = Mini()
-    if start is not None and name == "main":
+    if start is not None:
         for part in ("unet", "text", "global_fuser"):
             model.get_submodule(part).load_state_dict(getattr(start, part).state_dict())
         model.local_fuser.load_state_dict(narrowed_streams(start.local_fuser.state_dict(), model.config))

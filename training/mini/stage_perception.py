@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
 
 from cnc_core.perception.mini import MiniNet
 
 from .cache import SceneCache
+from .finished import mini_net
 from .loop import Draw, Loss, Plan, Training, channels_last, mixed
 
 PLANS = {
@@ -46,8 +46,7 @@ def begin(
     torch.manual_seed(plan.seed)
     model = MiniNet()
     if start is not None:
-        finished = load_file(start / f"{kind}.safetensors")
-        model.load_state_dict({name: weight.float() for name, weight in finished.items()})
+        model = mini_net(start / f"{kind}.safetensors").requires_grad_(True)
     elif kind == "salience" and (folder / "depth.pt").exists():
         model = restore("depth", folder)
     model = channels_last(model.to(scenes.device))
