@@ -279,8 +279,10 @@ def test_leakage_stands_beside_that_of_the_model_without_the_mask(root: Path, tm
     )  # fmt: skip
     found = style.measure(config)
     beside = found["leakage over that without the mask"]
-    assert list(beside) == ["main"]
+    assert list(beside) == ["main", style.ANSWERS]
     assert set(beside["main"]) == {*style.LEAKS, *(f"{name}{style.LESS}" for name in style.LEAKS)}
+    assert set(beside[style.ANSWERS]) == set(style.LEAKS), "less their own, nothing is left"
+    assert (tmp_path / "run" / "style.md").read_text().count(f"| {style.ANSWERS}") == 2
     both = [found["arms"][arm]["conflicting"]["background, cosine"]["mean"] for arm in ("main", "no_mask")]
     assert both[0] != both[1], "the mask acts"
 

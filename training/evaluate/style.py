@@ -231,15 +231,16 @@ class _Run:
 
     def leaks_beside(self) -> Row:
         """Each arm's leakage over that of the arm which was trained without the mask, where that is measured; and the
-        same less what the judge sees in true renders."""
+        same less what the judge sees in true renders. Theirs stands beside: what perfect pictures would have."""
         without = next((arm.name for arm in self.arms if not arm.mask and arm.name in self._leaks), None)
         if without is None:
             return {}
         below, own = self._leaks[without], self._leaks[ANSWERS]
         found: Row = {}
         for arm, above in self._leaks.items():
-            if arm not in (without, ANSWERS):
+            if arm != without:
                 found[arm] = {name: vars(ratio(above[name], below[name])) for name in LEAKS}
+            if arm not in (without, ANSWERS):
                 found[arm] |= {
                     f"{name}{LESS}": vars(ratio(above[name] - own[name], below[name] - own[name])) for name in LEAKS
                 }
@@ -362,6 +363,7 @@ def _table(config: StyleConfig, found: Cast, results: Row) -> str:
             [f"{arm}{less}", *(Estimate(**told[name + less]).number() for name in LEAKS)]
             for arm, told in beside.items()
             for less in ("", LESS)
+            if f"{next(iter(LEAKS))}{less}" in told
         ]
         words.append(markdown(header, lines))
     for name, arm in results["arms"].items():
