@@ -238,9 +238,10 @@ class _Run:
         below, own = self._leaks[without], self._leaks[ANSWERS]
         found: Row = {}
         for arm, above in self._leaks.items():
-            if arm != without:
-                found[arm] = {name: vars(ratio(above[name], below[name])) for name in LEAKS}
-            if arm not in (without, ANSWERS):
+            if arm == without:
+                continue
+            found[arm] = {name: vars(ratio(above[name], below[name])) for name in LEAKS}
+            if arm != ANSWERS:
                 found[arm] |= {
                     f"{name}{LESS}": vars(ratio(above[name] - own[name], below[name] - own[name])) for name in LEAKS
                 }
@@ -363,7 +364,7 @@ def _table(config: StyleConfig, found: Cast, results: Row) -> str:
             [f"{arm}{less}", *(Estimate(**told[name + less]).number() for name in LEAKS)]
             for arm, told in beside.items()
             for less in ("", LESS)
-            if f"{next(iter(LEAKS))}{less}" in told
+            if not less or arm != ANSWERS
         ]
         words.append(markdown(header, lines))
     for name, arm in results["arms"].items():
