@@ -17,7 +17,7 @@ from training.mini.finished import FinishedMini, facts_of
 from training.mini.loop import Draw, Plan
 from training.mini.model import CONFIG, Conditions, released_streams
 from training.mini.scenes import SEEDS, training_scene
-from training.mini.stage_diffusion import ARMS, Recipe, conditions_of, restore, run_arm
+from training.mini.stage_diffusion import ARMS, FROZEN, Recipe, conditions_of, restore, run_arm
 from training.mini.words import rows as token_rows
 
 SCENES = 16
@@ -79,6 +79,26 @@ def test_estimators_go_on_from_finished_files_and_baselines_from_nothing(root: P
     assert sum(float((trained[name] - base[name]).abs().sum()) for name in base) > 1000  # another model altogether
 
 
+@pytest.mark.parametrize(("name", "fuser"), [("local_ablation", "local_adapter."), ("global", "global_adapter.")])
+def test_an_arm_on_a_frozen_base_learns_one_fuser_anew(name: str, fuser: str, root: Path, tmp_path: Path) -> None:
+    shipped = root / "models" / "mini"
+    chain = Chain(tmp_path, shipped, scenes=8, share=4e-4)
+    chain.run((name, "export_baselines"))
+    folder = tmp_path / "arms" / name
+    for file in ("unet.safetensors", "text_encoder.safetensors", "fusers.safetensors"):
+        old, new = load_file(shipped / file), load_file(folder / file)
+        changed = {key for key in old if not torch.equal(old[key], new[key])}
+        assert old.keys() == new.keys() and all(key.startswith(fuser) for key in changed)
+        assert bool(changed) == (file == "fusers.safetensors")
+    assert json.loads(facts_of(folder / "unet.safetensors")["started_from"]) == facts_of(shipped / "unet.safetensors")
+    if fuser == "local_adapter.":  # the paper's start: a clone of the base's encoder with outputs of zero
+        new, base = load_file(folder / "fusers.safetensors"), load_file(shipped / "unet.safetensors")
+        clone = "input_blocks.1.0.in_layers.2.weight"
+        assert (new[fuser + clone] - base[clone]).abs().max() < 1e-2
+        outputs = [value for key, value in new.items() if key.startswith(f"{fuser}zero_convs.")]
+        assert outputs and max(value.abs().max() for value in outputs) < 1e-2
+
+
 def asked(data: Dataset, rows: torch.Tensor, **changed: object) -> tuple[Conditions, torch.Tensor]:
     """The conditions of rows where nothing happens by chance but what is named."""
     nothing = dict.fromkeys(
@@ -124,6 +144,27 @@ def test_rendering_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "parts" / "train" / "other_bg_depth.npy").unlink()
     with pytest.raises(ValueError, match="rendered without other_bg_depth"):
         SceneCache(tmp_path / "parts", "train", 8)
+
+
+def test_scenes_are_encoded_once_for_each_encoder(tmp_path: Path) -> None:
+    scenes = SceneCache(tmp_path, "train", 8)
+    scenes.fill()
+    calls: list[int] = []
+
+    class Counted(torch.nn.Linear):
+        def encode(self, picture: torch.Tensor) -> torch.Tensor:
+            calls.append(len(picture))
+            return self(encode(picture)[..., :4])
+
+    torch.manual_seed(0)
+    autoencoder, other = Counted(4, 4), Counted(4, 4)
+    first = Dataset(scenes, autoencoder, Encoder())  # type: ignore[arg-type]
+    assert sum(calls) == 8
+    again = Dataset(scenes, autoencoder, Encoder())  # type: ignore[arg-type]
+    assert sum(calls) == 8 and torch.equal(again.latents, first.latents)
+    assert torch.equal(again.background_embeds, first.background_embeds)
+    anew = Dataset(scenes, other, Encoder())  # type: ignore[arg-type]
+    assert sum(calls) == 16 and not torch.equal(anew.latents, first.latents)
 
 
 def test_nothing_left_out_is_the_scene_itself(data: Dataset) -> None:
@@ -199,6 +240,7 @@ def test_all_of_it_runs_from_nothing_to_files_that_load(tmp_path: Path) -> None:
     torch.manual_seed(0)
     chain = Chain(tmp_path, tmp_path / "models", scenes=16, share=1e-4)
     chain.with_baselines()
+    chain.run((*FROZEN, "export_baselines"))
     finished = FinishedMini.load(tmp_path / "models")
     widened = released_streams(restore("main", chain.runs).local_fuser.state_dict(), CONFIG)
     for key, value in finished.local_fuser.state_dict().items():
@@ -206,5 +248,5 @@ def test_all_of_it_runs_from_nothing_to_files_that_load(tmp_path: Path) -> None:
     for name in ARMS:
         if name != "main":
             told = json.loads((tmp_path / "arms" / name / "arm.json").read_text())
-            assert told["name"] == name and told["mask"] == (name != "no_mask")
+            assert told["name"] == name and told["mask"] == ("no_mask" not in name)
             FinishedMini.load(tmp_path / "arms" / name, lacking=tmp_path / "models")

@@ -17,7 +17,7 @@ from .cache import SceneCache
 from .dataset import Dataset
 from .finished import FinishedMini
 from .loop import Line, Loss, Pace, Plan, Training, run_together
-from .stage_diffusion import ARMS
+from .stage_diffusion import ARMS, FROZEN
 
 SCENES = {"cpu": 12_000, "cuda": 100_000}
 BATCH_ON_A_CPU = 16
@@ -118,11 +118,18 @@ class Chain:
         return Line(sum(pace.of(plan).steps for plan in plans.values()), jobs())
 
     def _arm_line(self, name: str, pace: Pace) -> Line:
-        start = self._start if name == "main" else None  # what it is compared with begins from nothing
-        planned = partial(self._planned, pace=pace, start=start)
+        planned = partial(self._planned, pace=pace, start=self._start if name == "main" else None)
+        start = self._start_of(name)
         finished = None if start is None else FinishedMini.load(start)
         jobs = stage_diffusion.run_arm(name, self.data, self.runs, self.resume, planned, finished)
         return Line(sum(pace.of(recipe.plan).steps for recipe in ARMS[name]), jobs)
+
+    def _start_of(self, name: str) -> Path | None:
+        """The finished files that an arm begins with: "main" where they are given, the arms of `FROZEN` always; what
+        else it is compared with begins from nothing."""
+        if name in FROZEN:
+            return self._start or self.models
+        return self._start if name == "main" else None
 
     def beside(self, *names: str) -> None:
         """Diffusion models and estimators, trained beside each other; "perception" is depth, then salience."""
@@ -149,7 +156,7 @@ class Chain:
     def with_baselines(self) -> None:
         """CnC-Mini and all that it is compared with, beside each other; the others go to a folder each."""
         self.encoders()
-        self.beside(*ARMS, "perception")
+        self.beside(*(name for name in ARMS if name not in FROZEN), "perception")
         self.export()
         self.export_baselines()
 
@@ -157,7 +164,7 @@ class Chain:
         """Write each baseline that has run to a folder of its own beside the runs."""
         for name in BASELINES:
             if (self.runs / name).is_dir():
-                export.write_arm(name, self.runs, self.runs.parent / "arms" / name)
+                export.write_arm(name, self.runs, self.runs.parent / "arms" / name, self._start_of(name))
 
     def run(self, names: Sequence[str]) -> None:
         """The named stages in order; diffusion models and estimators that follow each other run beside each other."""

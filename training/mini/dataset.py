@@ -1,12 +1,17 @@
-"""What the diffusion stages read: latents and embeddings of every scene, made once, beside its depth maps."""
+"""What the diffusion stages read: latents and embeddings of every scene, made once, beside its depth maps.
+
+On a CPU they take minutes and are kept in the scenes' folder, for the next stage and for a run that was stopped.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..files import replacing
 from .autoencoder import Autoencoder
 from .cache import SceneCache
 from .clip import ImageEncoder
@@ -23,7 +28,8 @@ def empty_tokens(batch: int) -> Tensor:
 def _computed(scenes: SceneCache, field: str, function: Callable[[Tensor], Tensor]) -> Tensor:
     """A function of a field of every scene."""
     parts = []
-    for rows in torch.arange(scenes.ready, device=scenes.device).split(16 if scenes.device.type == "cpu" else 256):
+    at_once = 4 if scenes.device.type == "cpu" else 256  # few pictures stay in a processor's cache
+    for rows in torch.arange(scenes.ready, device=scenes.device).split(at_once):
         with mixed(scenes.device):
             parts.append(function(scenes.read(field, rows)).float())
     return torch.cat(parts)
@@ -34,6 +40,29 @@ class Dataset:
 
     def __init__(self, scenes: SceneCache, autoencoder: Autoencoder, encoder: ImageEncoder) -> None:
         self.scenes = scenes
-        self.latents = _computed(scenes, "image", autoencoder.encode)  # (N, 4, 16, 16), of I_s
-        self.source_embeds = _computed(scenes, "image", lambda x: encoder(encoder.prepare(x)))  # (N, 96), of I_s
-        self.background_embeds = _computed(scenes, "background", lambda x: encoder(encoder.prepare(x)))  # of I_b
+        kept, key = scenes.folder / "encoded.pt", _key(scenes, autoencoder, encoder)
+        on_cpu = scenes.device.type == "cpu"
+        saved = torch.load(kept, weights_only=True) if on_cpu and kept.exists() else {}
+        if saved.get("key") != key:
+            saved = {
+                "key": key,
+                "latents": _computed(scenes, "image", autoencoder.encode),
+                "source": _computed(scenes, "image", lambda x: encoder(encoder.prepare(x))),
+                "background": _computed(scenes, "background", lambda x: encoder(encoder.prepare(x))),
+            }
+            if on_cpu:
+                with replacing(kept) as unfinished:
+                    torch.save(saved, unfinished)
+        self.latents: Tensor = saved["latents"]  # (N, 4, 16, 16), of I_s
+        self.source_embeds: Tensor = saved["source"]  # (N, 96), of I_s
+        self.background_embeds: Tensor = saved["background"]  # (N, 96), of I_b
+
+
+def _key(scenes: SceneCache, *networks: nn.Module) -> str:
+    """All that decides what is encoded."""
+    total = hashlib.sha256(f"{scenes.seed} {scenes.ready}".encode())
+    for network in networks:
+        for name, value in network.state_dict().items():
+            total.update(name.encode())
+            total.update(value.cpu().numpy().tobytes())
+    return total.hexdigest()

@@ -15,7 +15,7 @@ from cnc_core import Fusers, LocalFuser, save_fusers
 
 from . import stage_autoencoder, stage_diffusion, stage_encoders, stage_perception
 from .clip import TextConfig, VisionConfig
-from .finished import facts_of
+from .finished import FinishedMini, facts_of
 from .model import CONFIG, Mini, released_streams
 from .scenes import SEEDS
 from .words import VOCABULARY, used_ids
@@ -76,7 +76,8 @@ def write(runs: Path, models: Path, device: torch.device, start: Path | None = N
 def write_arm(name: str, runs: Path, folder: Path, start: Path | None = None) -> None:
     """Write the files of one diffusion model: U-Net, fusers and text encoder."""
     folder.mkdir(parents=True, exist_ok=True)
-    model, recipes = stage_diffusion.restore(name, runs), stage_diffusion.ARMS[name]
+    finished = None if start is None else FinishedMini.load(start)
+    model, recipes = stage_diffusion.restore(name, runs, finished), stage_diffusion.ARMS[name]
     facts = {
         **_facts(runs / name, [r.plan.name for r in recipes if (runs / name / f"{r.plan.name}.pt").exists()]),
         "arm": name,

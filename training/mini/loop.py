@@ -318,11 +318,13 @@ def _set(pace: Pace, lines: Sequence[Line], running: Sequence[Training], steady:
 
 
 def mixed(device: torch.device) -> torch.autocast:
-    """bf16 where it is safe, for a network's forward pass; on a CPU only where tiles (AMX) make it faster than fp32."""
+    """bf16 where it is safe, for a network's forward pass; on a CPU only where its instructions (AMX, AVX-512) make it
+    faster than fp32."""
     if device.type != "cpu":
         return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
     capabilities: Callable[[], dict[str, object]] = getattr(torch.cpu, "get_capabilities", dict)  # torch before 2.10
-    return torch.autocast("cpu", torch.bfloat16, enabled=bool(capabilities().get("amx_bf16")))
+    known = capabilities()
+    return torch.autocast("cpu", torch.bfloat16, enabled=any(known.get(f"{kind}_bf16") for kind in ("amx", "avx512")))
 
 
 def channels_last(network: Network) -> Network:

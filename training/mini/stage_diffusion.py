@@ -3,7 +3,8 @@
 Each arm is a list of recipes. "main" departs from the paper, since there is no Stable Diffusion to start from:
 U-Net, text encoder and both fusers learn together from nothing, and the local fuser's outputs start small and random
 (`model.start_outputs`). "paper_order" is the paper's own order: the base model alone, then a local fuser on the
-frozen base, cloned from its encoder with outputs of zero, then a global fuser, then both.
+frozen base, cloned from its encoder with outputs of zero, then a global fuser, then both. The arms of `FROZEN` have the
+paper's setting with a base that is trained already, the finished CnC-Mini's, and train one fuser on it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from .finished import FinishedMini
 from .loop import Draw, Loss, Plan, Training, mixed
 from .model import Conditions, Mini, narrowed_streams, start_from_base, zero_outputs
 
+Part = Literal["unet", "text", "local_fuser", "global_fuser"]
+PARTS: tuple[Part, ...] = ("unet", "text", "local_fuser", "global_fuser")
+"""Of `Mini`."""
 Maps = Literal["layers", "whole", "z", "max"]
 """What the depth streams are given: the two layers; depth of I_s in both; one map alone, in the background's stream,
 depth of I_s ("z", a z-buffer) or the larger of the two layers' maps."""
@@ -32,7 +36,7 @@ class Recipe:
     """One stage: what trains, and with which probability a sample's conditions are left out or changed."""
 
     plan: Plan
-    trained: tuple[str, ...] = ("unet", "text", "local_fuser", "global_fuser")  # of Mini's parts
+    trained: tuple[Part, ...] = PARTS
     maps: Maps = "layers"
     fuser: float = 0.85  # samples with the local fuser
     guided: float = 0.5  # samples with soft guidance
@@ -55,6 +59,8 @@ def _plan(name: str, steps: int, seed: int, batch: int = 128) -> Plan:
     return Plan(name, steps, batch, learning_rate=1e-3, seed=seed, ema=0.999, log_every=500, save_every=2000)
 
 
+LOCAL_ARMS: dict[str, Maps] = {"local": "layers", "local_ablation": "whole", "local_max": "max"}
+
 STEPS_OF_ARM = 5000
 """Of every arm that is compared with others at an equal budget."""
 
@@ -71,7 +77,16 @@ ARMS: dict[str, tuple[Recipe, ...]] = {
         Recipe(_plan("global", STEPS_OF_ARM // 8, 23), ("global_fuser",), fuser=0.0, guided=1.0),
         Recipe(_plan("joint", STEPS_OF_ARM // 8, 24), ("local_fuser", "global_fuser"), fuser=1.0, guided=1.0),
     ),
+    **{
+        name: (Recipe(_plan(name, STEPS_OF_ARM, 25), ("local_fuser",), maps=maps, fuser=1.0, guided=0.0),)
+        for name, maps in LOCAL_ARMS.items()
+    },
+    "global": (Recipe(_plan("global", STEPS_OF_ARM, 26), ("global_fuser",), guided=1.0),),
+    "global_no_mask": (Recipe(_plan("global_no_mask", STEPS_OF_ARM, 26), ("global_fuser",), guided=1.0, masked=False),),
 }
+
+FROZEN = (*LOCAL_ARMS, "global", "global_no_mask")
+"""Arms that train one part and take the others from finished files, as they are."""
 
 
 def conditions_of(data: Dataset, rows: Tensor, recipe: Recipe, draw: Draw, empty: Tensor) -> tuple[Conditions, Tensor]:
@@ -149,14 +164,10 @@ def run_arm(
 ) -> Iterator[tuple[Training, Loss]]:
     """The stages of an arm in order, all of one model, which has the averaged weights after each.
 
-    start: the model to go on from; without one, from nothing.
+    start: the model to go on from, or whose base to train on; without one, from nothing.
     """
     torch.manual_seed(20)
-    model = Mini()
-    if start is not None:
-        for part in ("unet", "text", "global_fuser"):
-            model.get_submodule(part).load_state_dict(getattr(start, part).state_dict())
-        model.local_fuser.load_state_dict(narrowed_streams(start.local_fuser.state_dict(), model.config))
+    model = _started(name, start)
     model.to(data.scenes.device)
     for written in ARMS[name]:
         recipe = replace(written, plan=planned(written.plan))
@@ -167,6 +178,19 @@ def run_arm(
         yield training, _loss(model, recipe, data)
         training.use_average()
         model.requires_grad_(False)
+
+
+def _started(name: str, start: FinishedMini | None) -> Mini:
+    """A model as an arm begins: new, but for what it takes from finished files."""
+    model = Mini()
+    if start is None:
+        return model
+    new = ARMS[name][0].trained if name in FROZEN else ()
+    for part in (part for part in PARTS if part not in new):
+        state = getattr(start, part).state_dict()
+        own = narrowed_streams(state, model.config) if part == "local_fuser" else state
+        model.get_submodule(part).load_state_dict(own)
+    return model
 
 
 def begin(model: Mini, recipe: Recipe, folder: Path, resume: bool = True) -> Training:
@@ -199,9 +223,12 @@ def _loss(model: Mini, recipe: Recipe, data: Dataset) -> Loss:
     return loss
 
 
-def restore(name: str, folder: Path) -> Mini:
-    """An arm's model as far as it has come. Raises FileNotFoundError where it has not begun."""
-    model = Mini()
+def restore(name: str, folder: Path, start: FinishedMini | None = None) -> Mini:
+    """An arm's model as far as it has come; `start` as for `run_arm`.
+
+    Raises FileNotFoundError where it has not begun.
+    """
+    model = _started(name, start)
     begun = [recipe for recipe in ARMS[name] if (folder / name / f"{recipe.plan.name}.pt").exists()]
     if not begun:
         raise FileNotFoundError(f"{name} has not run in {folder}: run `python -m training mini --stage {name}`")
