@@ -14,7 +14,7 @@ from training.evaluate.folder import RunFolder
 from training.evaluate.generate import GenerateConfig
 from training.evaluate.order import OrderConfig
 from training.evaluate.style import StyleConfig
-from training.evaluate.targets import read, targets
+from training.evaluate.targets import TargetsConfig, read, targets
 
 RECIPES = {
     "evaluate_order_equal_depth": OrderConfig,
@@ -54,7 +54,7 @@ def test_every_target_stands_in_the_table_met_or_missed_or_not_measured(tmp_path
         {**order("main", "as asked", 0.2), "caption": "empty"},
     ]  # fmt: skip
     RunFolder(tmp_path).finish("order", {"equal_depth": False, "rows": rows}, "")
-    lines = {line.what: line for line in targets(read((tmp_path,)), "main")}
+    lines = {line.what: line for line in targets(read((tmp_path,)), TargetsConfig())}
     met = {what: line.met for what, line in lines.items() if line.reached is not None}
     assert met == {
         "order, as asked: success, %": True,
@@ -68,13 +68,19 @@ def test_every_target_stands_in_the_table_met_or_missed_or_not_measured(tmp_path
         "order, roles exchanged: success, %", "at least 95", "94.0 [93.0, 95.0]", "500", "no"
     ]  # fmt: skip
     assert len(lines) == 6 + 8 + 3 + 4 + 8, "those of order, regions, leakage, curves and depth"
+    others = targets(read((tmp_path,)), TargetsConfig(main="ablation", ablation="local_ablation", single_max="main"))
+    assert [line.reached and line.reached.mean for line in others[:3]] == [0.9, 0.5, None]
+    assert [line.what for line in others[3:6]] == [
+        "order, roles exchanged: above local_ablation, points", "order, as asked: above local_ablation, points",
+        "order, roles exchanged: above main, points",
+    ]  # fmt: skip
 
 
 def test_equal_depths_and_other_style_settings_are_other_measures(tmp_path: Path) -> None:
     RunFolder(tmp_path).finish("order", {"equal_depth": True, "rows": [order("main", "as asked", 1.0)]}, "")
     style = {"caption": "full", "same_maps": False, "same_exemplar": False, "arms": {"main": {"conflicting": {}}}}
     RunFolder(tmp_path).finish("style", style, "")
-    assert all(line.reached is None for line in targets(read((tmp_path,)), "main"))
+    assert all(line.reached is None for line in targets(read((tmp_path,)), TargetsConfig()))
 
 
 def test_the_foregrounds_change_counts_in_either_direction(tmp_path: Path) -> None:
@@ -87,7 +93,7 @@ def test_the_foregrounds_change_counts_in_either_direction(tmp_path: Path) -> No
         "arms": {"main": {"lambda_bg": curve}},
     }  # fmt: skip
     RunFolder(tmp_path).finish("style", style, "")
-    found = [line for line in targets(read((tmp_path,)), "main") if line.reached is not None]
+    found = [line for line in targets(read((tmp_path,)), TargetsConfig()) if line.reached is not None]
     assert [line.met for line in found] == [True, False, False, True]
     assert found[3].reached is not None and found[3].reached.low == 0.0, "its interval holds no change at all"
 

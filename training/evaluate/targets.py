@@ -30,6 +30,8 @@ class TargetsConfig:
 
     runs: tuple[Path, ...] = option("run folders", default=(RUNS,))
     main: str = option("the shipped model's arm", default="main")
+    ablation: str = option("the arm that was trained without disentanglement", default="ablation")
+    single_max: str = option("the arm with one map, the larger of the layers'", default="single_max")
     out: Path = option("the folder of targets.md", default=RUNS)
 
 
@@ -71,16 +73,17 @@ def read(runs: tuple[Path, ...]) -> dict[str, list[Row]]:
     return found
 
 
-def targets(found: dict[str, list[Row]], main: str) -> list[Line]:
+def targets(found: dict[str, list[Row]], config: TargetsConfig) -> list[Line]:
     """All targets, in the order in which they were set."""
-    return [*_order(found, main), *_style(found, main), *_curves(found, main), *_depth(found, main)]
+    main = config.main
+    return [*_order(found, config), *_style(found, main), *_curves(found, main), *_depth(found, config)]
 
 
 def _estimate(told: Row | None) -> Estimate | None:
     return None if told is None or told["mean"] is None else Estimate(**told)
 
 
-def _order(found: dict[str, list[Row]], main: str) -> Iterator[Line]:
+def _order(found: dict[str, list[Row]], config: TargetsConfig) -> Iterator[Line]:
     lines = {
         (row["arm"], row["way"], row["caption"], row["exemplars"]): row
         for results in found.get("order", []) if not results["equal_depth"] for row in results["rows"]
@@ -94,9 +97,10 @@ def _order(found: dict[str, list[Row]], main: str) -> Iterator[Line]:
             return _estimate(lines.get((arm, way, "full", exemplars), {}).get(field))
 
         for way, wanted in (("as asked", 0.95), ("roles exchanged", 0.95), ("maps exchanged", 0.9)):
-            yield Line(f"order, {way}{words}: success, %", wanted, told(main, way, "both"))
+            yield Line(f"order, {way}{words}: success, %", wanted, told(config.main, way, "both"))
         for arm, way, wanted in (
-            ("ablation", "roles exchanged", 0.3), ("ablation", "as asked", 0.1), ("single_max", "roles exchanged", 0.2),
+            (config.ablation, "roles exchanged", 0.3), (config.ablation, "as asked", 0.1),
+            (config.single_max, "roles exchanged", 0.2),
         ):  # fmt: skip
             yield Line(f"order, {way}{words}: above {arm}, points", wanted, told(arm, way, "against_less_this"))
 
@@ -141,15 +145,15 @@ def _magnitude(value: Estimate) -> Estimate:
     return Estimate(abs(value.mean), 0.0 if value.low <= 0 <= value.high else low, high, value.count)
 
 
-def _depth(found: dict[str, list[Row]], main: str) -> Iterator[Line]:
+def _depth(found: dict[str, list[Row]], config: TargetsConfig) -> Iterator[Line]:
     runs = found.get("depth", [])
     arms = runs[-1]["arms"] if runs else {}
     for layer in ("foreground", "background"):
         own = _estimate(arms.get("true renders", {}).get(layer))
         yield Line(f"depth of true renders, {layer}: the estimator's error", 0.03, own, most=True, percent=False)
-        error = _estimate(arms.get(main, {}).get(layer))
+        error = _estimate(arms.get(config.main, {}).get(layer))
         yield Line(f"depth of reconstructions, {layer}: error", 0.05, error, most=True, percent=False)
-        for arm in ("ablation", "single_max"):
+        for arm in (config.ablation, config.single_max):
             less = _estimate(arms.get(arm, {}).get("against_less_this", {}).get(layer))
             yield Line(f"depth of reconstructions, {layer}: less that of {arm}", 0.0, less, most=True, percent=False)
 
@@ -162,7 +166,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Write and print the table."""
     config = from_arguments(TargetsConfig, arguments)
-    lines = targets(read(config.runs), config.main)
+    lines = targets(read(config.runs), config)
     header = ["measured", "target", "reached [95 %]", "scenes", "met"]
     table = f"## Targets\n\n{markdown(header, [line.cells() for line in lines])}"
     config.out.mkdir(parents=True, exist_ok=True)
