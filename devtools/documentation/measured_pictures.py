@@ -3,7 +3,7 @@
     python -m devtools.documentation.measured_pictures [MODEL ...]
 
 MODEL: folders as `evaluate order --arms` takes them, the first being the shipped one (default: models/mini alone). What
-it stands beside is trained by `python -m training mini --stage together ablation no_mask export_baselines`.
+it stands beside is trained by `python -m training mini --stage local local_ablation global_no_mask export_baselines`.
 Scenes, noise and settings are those of the measures, so that nothing is picked.
 """
 

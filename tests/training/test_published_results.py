@@ -33,16 +33,15 @@ def short(value: Estimate) -> str:
 
 def leaked(parts: Parts, who: str) -> dict[str, Any]:
     """Every leakage of an arm, or of the true renders, less its floor."""
-    rows = parts[f"style {who} conflicting" if who != ANSWERS else f"style {ANSWERS}"]
-    floors = {kind: [k for name, k in parts.items() if name.startswith(f"style {who}") and name.endswith(f"ted {kind}")]
-              for kind in ("fg", "bg")}  # fmt: skip
-    assert all(len(found) == 1 for found in floors.values())
+    true = who == ANSWERS
+    rows = parts[f"style {who}" if true else f"style {who} conflicting"]
+    floors = {kind: parts[f"style {who}{',' if true else ''} unrelated {kind}"] for kind in ("fg", "bg")}
     names = dict.fromkeys(("foreground far from its outline", "object's material in the foreground"), 0.0)
 
     def whole(kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{**names, **row} for row in kept]  # of older runs not all was kept
 
-    return leaks(whole(rows), {kind: whole(found[0]) for kind, found in floors.items()})
+    return leaks(whole(rows), {kind: whole(found) for kind, found in floors.items()})
 
 
 def test_order_of_the_shipped_model() -> None:
@@ -61,6 +60,40 @@ def test_order_of_the_first_runs_models(arm: str) -> None:
     if arm != "together":
         less = [difference(order(parts, "together", w), order(parts, arm, w)).share() for w in WAYS[:2]]
         assert f" | {' | '.join(less)} |\n" in CARD
+
+
+def test_order_on_one_frozen_base() -> None:
+    parts = unpacked(RESULTS / "frozen_order.json")
+    for arm, ways in (("local", WAYS[:3]), ("local_ablation", WAYS[:3]), ("local_max", WAYS[:2])):
+        found = [estimate(order(parts, arm, way)).share() for way in ways]
+        assert f"| `{arm}` | {' | '.join(found)} |" in CARD
+        if arm != "local":
+            less = [difference(order(parts, "local", w), order(parts, arm, w)).share() for w in ways]
+            assert f"| `local` less `{arm}` | {' | '.join(less)} |" in CARD
+
+
+def test_depth_on_one_frozen_base() -> None:
+    parts = unpacked(RESULTS / "frozen_depth.json")
+    for arm in ("local", "local_ablation", "local_max"):
+        cells = []
+        for layer in ("foreground", "background"):
+            own, other = (column(parts[f"depth {who}"], layer) for who in ("local", arm))
+            cells += [estimate(other).number(), difference(own, other).number() if arm != "local" else ""]
+        line = f"| `{arm}` | {' | '.join(cells)} |".replace("0.", ".").replace("|  |", "| |")
+        assert line in CARD
+
+
+def test_leakage_on_one_frozen_base() -> None:
+    parts = unpacked(RESULTS / "frozen_style.json")
+    with_mask, without = leaked(parts, "global"), leaked(parts, "global_no_mask")
+    names = ("background in the foreground", "object's material in the foreground", "background deep in the foreground",
+             "foreground in the background", "foreground far from its outline")  # fmt: skip
+    for name in names:
+        assert short(ratio(with_mask[name], without[name])) in FLAT, name
+    for arm in ("global", "global_no_mask"):
+        rows = parts[f"style {arm} conflicting"]
+        means = [100 * estimate(column(rows, f"{region}, right")).mean for region in REGIONS]
+        assert "{:.1f}, {:.1f}, {:.1f} and {:.1f}".format(*means) in FLAT
 
 
 def test_leakage_of_the_second_runs_models() -> None:
