@@ -91,6 +91,8 @@ def test_an_arm_on_a_frozen_base_learns_one_fuser_anew(name: str, fuser: str, ro
         assert old.keys() == new.keys() and all(key.startswith(fuser) for key in changed)
         assert bool(changed) == (file == "fusers.safetensors")
     assert json.loads(facts_of(folder / "unet.safetensors")["started_from"]) == facts_of(shipped / "unet.safetensors")
+    with pytest.raises(ValueError, match="finished base"):
+        restore(name, chain.runs)
     if fuser == "local_adapter.":  # the paper's start: a clone of the base's encoder with outputs of zero
         new, base = load_file(folder / "fusers.safetensors"), load_file(shipped / "unet.safetensors")
         clone = "input_blocks.1.0.in_layers.2.weight"

@@ -154,7 +154,7 @@ class Chain:
         self.export()
 
     def with_baselines(self) -> None:
-        """CnC-Mini and all that it is compared with, beside each other; the others go to a folder each."""
+        """CnC-Mini and all from nothing that it is compared with, beside each other; the others go to a folder each."""
         self.encoders()
         self.beside(*(name for name in ARMS if name not in FROZEN), "perception")
         self.export()

@@ -184,6 +184,8 @@ def _started(name: str, start: FinishedMini | None) -> Mini:
     """A model as an arm begins: new, but for what it takes from finished files."""
     model = Mini()
     if start is None:
+        if name in FROZEN:
+            raise ValueError(f"{name} trains on a finished base: give its files")
         return model
     new = ARMS[name][0].trained if name in FROZEN else ()
     for part in (part for part in PARTS if part not in new):
