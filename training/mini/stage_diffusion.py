@@ -59,10 +59,19 @@ def _plan(name: str, steps: int, seed: int, batch: int = 128) -> Plan:
     return Plan(name, steps, batch, learning_rate=1e-3, seed=seed, ema=0.999, log_every=500, save_every=2000)
 
 
-LOCAL_ARMS: dict[str, Maps] = {"local": "layers", "local_ablation": "whole", "local_max": "max"}
-
 STEPS_OF_ARM = 5000
 """Of every arm that is compared with others at an equal budget."""
+
+_LOCAL: dict[str, Maps] = {"local": "layers", "local_ablation": "whole", "local_max": "max"}
+FROZEN: dict[str, tuple[Recipe, ...]] = {
+    **{
+        name: (Recipe(_plan(name, STEPS_OF_ARM, 25), ("local_fuser",), maps=maps, fuser=1.0, guided=0.0),)
+        for name, maps in _LOCAL.items()
+    },
+    "global": (Recipe(_plan("global", STEPS_OF_ARM, 26), ("global_fuser",), guided=1.0),),
+    "global_no_mask": (Recipe(_plan("global_no_mask", STEPS_OF_ARM, 26), ("global_fuser",), guided=1.0, masked=False),),
+}
+"""Arms that train one part and take the others from finished files, as they are."""
 
 ARMS: dict[str, tuple[Recipe, ...]] = {
     "main": (Recipe(_plan("main", 16000, 21, batch=256)),),
@@ -77,16 +86,8 @@ ARMS: dict[str, tuple[Recipe, ...]] = {
         Recipe(_plan("global", STEPS_OF_ARM // 8, 23), ("global_fuser",), fuser=0.0, guided=1.0),
         Recipe(_plan("joint", STEPS_OF_ARM // 8, 24), ("local_fuser", "global_fuser"), fuser=1.0, guided=1.0),
     ),
-    **{
-        name: (Recipe(_plan(name, STEPS_OF_ARM, 25), ("local_fuser",), maps=maps, fuser=1.0, guided=0.0),)
-        for name, maps in LOCAL_ARMS.items()
-    },
-    "global": (Recipe(_plan("global", STEPS_OF_ARM, 26), ("global_fuser",), guided=1.0),),
-    "global_no_mask": (Recipe(_plan("global_no_mask", STEPS_OF_ARM, 26), ("global_fuser",), guided=1.0, masked=False),),
+    **FROZEN,
 }
-
-FROZEN = (*LOCAL_ARMS, "global", "global_no_mask")
-"""Arms that train one part and take the others from finished files, as they are."""
 
 
 def conditions_of(data: Dataset, rows: Tensor, recipe: Recipe, draw: Draw, empty: Tensor) -> tuple[Conditions, Tensor]:
