@@ -72,6 +72,18 @@ def test_order_on_one_frozen_base() -> None:
             assert f"| `local` less `{arm}` | {' | '.join(less)} |" in CARD
 
 
+def test_order_of_fusers_trained_again() -> None:
+    parts = unpacked(RESULTS / "frozen_order_again.json")
+    found = {
+        arm: [100 * estimate(order(parts, arm, way)).mean for way in ways]
+        for arm, ways in (("local", WAYS[:3]), ("local_ablation", WAYS[:2]))
+    }
+    assert "`local` has {:.1f}, {:.1f} and {:.1f}".format(*found["local"]) in FLAT
+    assert "`local_ablation` {:.1f} and {:.1f}".format(*found["local_ablation"]) in FLAT
+    less = [difference(order(parts, "local", w), order(parts, "local_ablation", w)).share() for w in WAYS[:2]]
+    assert f"which is {' and '.join(less)} less" in FLAT
+
+
 def test_depth_on_one_frozen_base() -> None:
     parts = unpacked(RESULTS / "frozen_depth.json")
     for arm in ("local", "local_ablation", "local_max"):
