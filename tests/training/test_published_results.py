@@ -79,6 +79,12 @@ def test_order_on_one_frozen_base(file: str, measured: dict[str, tuple[str, ...]
             assert f"| `local` less `{arm}` | {' | '.join(less)} |" in CARD
 
 
+def test_the_second_local_against_the_larger_map() -> None:
+    again, first = (unpacked(RESULTS / f"{file}.json") for file in ("frozen_order_again", "frozen_order"))
+    less = [difference(order(again, "local", way), order(first, "local_max", way)).share() for way in WAYS[:2]]
+    assert " and ".join(less) in FLAT
+
+
 def test_depth_on_one_frozen_base() -> None:
     parts = unpacked(RESULTS / "frozen_depth.json")
     for arm in ("local", "local_ablation", "local_max"):
