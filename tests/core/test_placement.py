@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,6 +126,57 @@ def test_no_dark_rim(scale: float) -> None:
     assert placed.sum().item() == pytest.approx(30 * 25 * (scale * 120 / 50) ** 2, rel=0.02)
 
 
+@pytest.mark.parametrize(("scale", "side"), [(0.3, 5), (0.06, 5), (0.02, 7)])
+def test_a_great_cut_out_made_tiny_covers_what_it_covers(scale: float, side: int) -> None:
+    """Each pixel holds the share of it that the object's outline covers, also where 1024 samples are too few."""
+    mask = rectangle(2500, 2400, (3, 101, 2304, 2399))
+    colour = torch.tensor([0.2, 0.9, 0.5])
+    image, placed = place(
+        torch.zeros(1, side, side, 3), colour.expand(1, 2500, 2400, 3), mask, x=0.43, y=0.56, scale=scale
+    )
+    factor = scale * side / 2500
+    edges = torch.arange(side + 1, dtype=torch.float64)
+
+    def covered(centre: float, extent: int) -> Tensor:
+        low, high = centre * side - extent * factor / 2, centre * side + extent * factor / 2
+        return (edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)).clamp(min=0)
+
+    expected = covered(0.56, 2399 - 101)[:, None] * covered(0.43, 2304 - 3)
+    assert expected.sum() == pytest.approx((2399 - 101) * (2304 - 3) * factor**2)
+    assert torch.allclose(placed[0].double(), expected, atol=1e-3)
+    assert torch.allclose(image[0], placed[0, ..., None] * colour, atol=1e-6)
+
+
+def test_less_than_can_be_seen_is_nothing() -> None:
+    background = picture(9, 9)
+    image, placed = place(background, picture(40, 40), torch.ones(1, 40, 40), scale=1e-300)
+    assert torch.equal(image, background) and not placed.any()
+
+
+MEASURED = """
+import sys, torch
+from benchmarks.memory import peak
+from cnc_core.placement import place
+side, scale, rotation, small = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+foreground, mask, background = torch.rand(1, side, side, 3), torch.rand(1, side, side), torch.rand(1, small, small, 3)
+before = peak()
+made = place(background, foreground, mask, scale=scale, rotation=rotation)
+print(peak() - before - sum(each.nbytes for each in made))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scale", "rotation", "background"),
+    [(0.05, 33.0, 4096), (0.97, 33.0, 4096), (20.0, 10.0, 4096), (0.01, 0.0, 64)],
+)
+def test_memory_is_bounded_at_any_scale(root: Path, scale: float, rotation: float, background: int) -> None:
+    given = [str(value) for value in (4096, scale, rotation, background)]
+    run = subprocess.run([sys.executable, "-c", MEASURED, *given], cwd=root, stdout=subprocess.PIPE, check=True)
+    extra = int(run.stdout)
+    assert extra < 1e9, f"{extra / 1e6:.0f} MB above inputs and outputs"
+
+
 def test_what_is_outside_is_cut_off() -> None:
     foreground, background = picture(20, 20), picture(20, 20, seed=1)
     mask = rectangle(20, 20, (4, 4, 14, 14))
@@ -156,6 +210,7 @@ def test_one_serves_many() -> None:
         ({"foreground": torch.full((1, 9, 8, 3), float("nan"))}, "216 values"),
         ({"scale": 0.0}, "scale is above 0"),
         ({"x": float("inf")}, "finite"),
+        ({"x": 1e308, "scale": 1e308}, "too far out"),
         ({"flip": "both"}, "none, horizontal, vertical; got 'both'"),
     ],
 )
