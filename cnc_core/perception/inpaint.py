@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -73,15 +75,17 @@ def dilate(mask: Tensor, dilation: float = DILATION) -> Tensor:
 
     What is above 0.5 is grown by a square brush, as in the release. `dilation` is the brush's width in
     pixels of a picture whose shorter side is 512, scaled to this one: 50 grows the mask by 25 pixels on
-    each side there. Raises ValueError for a negative dilation.
+    each side there. Raises ValueError for a dilation that is negative or not finite.
     """
-    if dilation < 0:
-        raise ValueError(f"dilation is a width in pixels, 0 or more; got {dilation}")
+    if not (math.isfinite(dilation) and dilation >= 0):
+        raise ValueError(f"dilation is a width in pixels, 0 or more; got {dilation:g}")
     cv2 = opencv()
     radius = _pixels(dilation / 2, mask)
-    brush = np.ones((2 * radius + 1, 2 * radius + 1), dtype=np.uint8)
-    grown = [cv2.dilate(inside, brush) for inside in (mask > 0.5).cpu().numpy().astype(np.uint8)]
-    return torch.from_numpy(np.stack(grown)).to(mask)
+    # How much of the mask is under the brush, by running sums: as fast with a wide brush as with a narrow one.
+    size = (2 * radius + 1, 2 * radius + 1)
+    inside = (mask > 0.5).cpu().numpy().astype(np.uint8)
+    under = [cv2.boxFilter(one, cv2.CV_32S, size, normalize=False, borderType=cv2.BORDER_CONSTANT) for one in inside]
+    return torch.from_numpy(np.stack(under) > 0).to(mask)
 
 
 def stack(image: Tensor, hole: Tensor, *, max_side: int) -> Tensor:
@@ -125,5 +129,5 @@ def _feather(hole: Tensor, dilation: float) -> Tensor:
 
 
 def _pixels(width: float, picture: Tensor) -> int:
-    """A width at 512 in whole pixels of these pictures (B, H, W)."""
-    return round(width * min(picture.shape[1:]) / REFERENCE_SIDE)
+    """A width at 512 in whole pixels of these pictures (B, H, W): at most their longer side, which is all of them."""
+    return round(min(width * min(picture.shape[1:]) / REFERENCE_SIDE, max(picture.shape[1:])))

@@ -19,6 +19,9 @@ POINTS_FORMAT = "x,y; x,y; -x,y"
 BOX_FORMAT = "x1,y1,x2,y2"
 """How a box is written: its left, top, right and bottom side, in pixels."""
 
+MOST_POINTS = 256
+"""So that a text by mistake or by malice does not take a network's memory for minutes: a hand gives ten."""
+
 _NUMBER = r"\d+(?:\.\d+)?"
 _POINT = re.compile(rf"([+-]?)\s*({_NUMBER})\s*,\s*({_NUMBER})")
 _BOX = re.compile(rf"\s*({_NUMBER})\s*,\s*({_NUMBER})\s*,\s*({_NUMBER})\s*,\s*({_NUMBER})\s*")
@@ -44,15 +47,19 @@ class Box:
 
 
 def parse_points(text: str) -> tuple[Point, ...]:
-    """Points from `POINTS_FORMAT`; none from an empty text. Raises ValueError with the part that is none."""
+    """Points from `POINTS_FORMAT`; none from an empty text.
+
+    Raises ValueError with the part that is none, and for more than `MOST_POINTS`.
+    """
+    parts = [part for part in re.split(r"[;\n]", text) if part.strip()]
+    if len(parts) > MOST_POINTS:
+        raise ValueError(f"{len(parts)} points are too many: give at most {MOST_POINTS}; some three show an object")
     points = []
-    for part in re.split(r"[;\n]", text):
-        if not part.strip():
-            continue
+    for part in parts:
         match = _POINT.fullmatch(part.strip())
         if match is None:
             raise ValueError(
-                f"{part.strip()!r} is no point: points are written {POINTS_FORMAT}, in pixels, such as 320,240; "
+                f"{_shortened(part)!r} is no point: points are written {POINTS_FORMAT}, in pixels, such as 320,240; "
                 f"-40,60, where the minus leaves out what is there"
             )
         sign, x, y = match.groups()
@@ -66,8 +73,15 @@ def parse_box(text: str) -> Box | None:
         return None
     match = _BOX.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text.strip()!r} is no box: a box is written {BOX_FORMAT}, in pixels, such as 40,20,300,200")
+        raise ValueError(
+            f"{_shortened(text)!r} is no box: a box is written {BOX_FORMAT}, in pixels, such as 40,20,300,200"
+        )
     return Box(*(float(number) for number in match.groups()))
+
+
+def _shortened(text: str, most: int = 60) -> str:
+    text = text.strip()
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def select(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def ramp(height: int, width: int) -> Tensor:
 
 def square(height: int, width: int, *, size: int, top: int, left: int) -> Tensor:
     mask = torch.zeros(1, height, width)
-    mask[:, top : top + size, left : left + size] = 1
+    mask[:, max(0, top) : top + size, max(0, left) : left + size] = 1
     return mask
 
 
@@ -76,6 +77,19 @@ def test_dilation_is_a_square_brush_scaled_to_the_shorter_side(height: int, widt
     for batch, y, x in mask.nonzero().tolist():
         expected[batch, max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1] = 1
     np.testing.assert_array_equal(dilate(mask, dilation).numpy(), expected)
+
+
+def test_a_wide_brush_on_a_large_picture_is_quick() -> None:
+    mask = square(4096, 4096, size=100, top=1990, left=2000)
+    began = time.monotonic()
+    hole = dilate(mask, 512)
+    assert time.monotonic() - began < 2
+    assert torch.equal(hole, square(4096, 4096, size=100 + 2 * 2048, top=1990 - 2048, left=2000 - 2048))
+
+
+def test_a_brush_wider_than_the_picture_covers_it() -> None:
+    mask = square(30, 90, size=1, top=3, left=80)
+    assert all(torch.equal(dilate(mask, wide), torch.ones_like(mask)) for wide in (4000, 1e300))
 
 
 def test_the_releases_brush_at_512() -> None:
@@ -188,6 +202,8 @@ def test_pictures_of_a_batch_do_not_meet(painter: Inpainter) -> None:
         (ramp(8, 8), torch.zeros(1, 4, 4), 0, r"\(1, 4, 4\).*\(1, 8, 8, 3\)"),
         (ramp(8, 8), torch.zeros(2, 8, 8), 0, r"\(2, 8, 8\)"),
         (ramp(8, 8), torch.zeros(1, 8, 8), -1, "dilation"),
+        (ramp(8, 8), torch.zeros(1, 8, 8), float("nan"), "0 or more; got nan"),
+        (ramp(8, 8), torch.zeros(1, 8, 8), float("inf"), "0 or more; got inf"),
         (torch.zeros(1, 8, 8, 4), torch.zeros(1, 8, 8), 0, r"\(1, 8, 8, 4\)"),
         (torch.full((1, 8, 8, 3), float("inf")), torch.zeros(1, 8, 8), 0, "192 values"),
     ],

@@ -106,6 +106,16 @@ def test_what_is_no_point_is_told(text: str) -> None:
         parse_points(f"10,20; {text}")
 
 
+def test_points_are_counted_and_errors_are_short() -> None:
+    assert len(parse_points("1,2;" * 256)) == 256
+    with pytest.raises(ValueError, match="257 points are too many: give at most 256"):
+        parse_points("1,2;" * 257)
+    for read in (parse_points, parse_box):
+        with pytest.raises(ValueError) as told:
+            read("x" * 100_000)
+        assert len(str(told.value)) < 300
+
+
 @pytest.mark.parametrize("text", ["1,2,3", "1,2,3,4,5", "-1,2,3,4", "1 2 3 4"])
 def test_what_is_no_box_is_told(text: str) -> None:
     with pytest.raises(ValueError, match="is no box: a box is written x1,y1,x2,y2"):
