@@ -12,6 +12,7 @@ from .fusers import ABSENT, LAMBDA_BG, LAMBDA_FG, strength_input
 from .host.expansion import COMPOUND, GraphBuilder, links, not_of_lists
 from .host.pictures import optional_mask, picture
 from .host.schema import schema
+from .host.validation import validated
 from .inpaint import DILATION, inpainter_input
 from .masks import saliency_input
 from .types import CATEGORY, Fusers
@@ -84,6 +85,7 @@ class Compose(io.ComfyNode):
 
     @classmethod
     @not_of_lists
+    @validated
     def execute(cls, foreground: Tensor, mask: Tensor | None = None, **_: Any) -> io.NodeOutput:
         linked = links(cls)
         graph = GraphBuilder()

@@ -10,13 +10,14 @@ from ..cnc_core.perception import VERSIONS, Preprocessing, Version, depth_map
 from .host.perception import depth_estimator, estimator_names, pieces
 from .host.pictures import optional_mask, pair, picture
 from .host.previews import preview
-from .host.schema import ADVANCED, schema
+from .host.schema import ADVANCED, FileChoice, schema
+from .host.validation import validated
 from .masks import LAYERS, preprocessing_input
 
 
-def depth_input(name: str) -> io.Combo.Input:
+def depth_input(name: str) -> FileChoice:
     """The choice of a depth estimator."""
-    return io.Combo.Input(
+    return FileChoice(
         name,
         options=estimator_names("depth"),
         tooltip="What gives depth. mini comes with the pack and knows the small made-up world of CnC-Mini. "
@@ -87,6 +88,7 @@ class DepthMap(io.ComfyNode):
         )
 
     @classmethod
+    @validated
     def execute(
         cls,
         image: Tensor,

@@ -8,6 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ..cnc_core.guidance import Mode, Region, Resize
+from ..cnc_core.pictures import check_image, check_mask
 from .host.control import LocalFuserControl, add_control
 from .host.fusers import HostFusers, exemplar_tokens, warn_of_other_maps
 from .host.fusers import Tokens as TokenPair
@@ -15,18 +16,13 @@ from .host.guidance import ScheduledRegion, SoftGuidance, with_guidance
 from .host.pictures import masks, picture
 from .host.previews import preview
 from .host.schema import ADVANCED, schema
+from .host.validation import validated
 from .types import CATEGORY, Fusers, Tokens
 
 ABSENT = ("automatic", "left out", "zero embedding")
 APPLY_TO = ("both", "positive")
 _VIT_L = 768
 """Numbers of an embedding of CLIP ViT-L/14, which the released weights take."""
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise ValueError for a value that is none of the choices; not every host checks that of a posted workflow."""
-    if value not in choices:
-        raise ValueError(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {value!r}")
 
 
 def _percent(name: str, default: float, tooltip: str) -> io.Float.Input:
@@ -124,6 +120,7 @@ class ApplyLocalFuser(io.ComfyNode):
         )
 
     @classmethod
+    @validated
     def execute(
         cls,
         positive: Any,
@@ -145,13 +142,12 @@ class ApplyLocalFuser(io.ComfyNode):
                 "a checkpoint with one, as the released cnc_v1.ckpt or local_fuser_v1.ckpt"
             )
         channels = fusers.config.local_channels
-        maps = [
-            None if depth is None else (picture(depth, name).movedim(-1, 1)[:, :channels] * scale).clamp(0, 1)
-            for name, depth, scale in (
-                ("fg_depth", fg_depth, fg_depth_scale),
-                ("bg_depth", bg_depth, bg_depth_scale),
-            )
-        ]
+        maps = []
+        for name, depth, scale in (("fg_depth", fg_depth, fg_depth_scale), ("bg_depth", bg_depth, bg_depth_scale)):
+            if depth is not None:
+                check_image(depth := picture(depth, name), name=name)
+                depth = (depth.movedim(-1, 1)[:, :channels] * scale).clamp(0, 1)
+            maps.append(depth)
         warn_of_other_maps(fusers, fg_depth=maps[0], bg_depth=maps[1])
         control = LocalFuserControl(fusers.local_fuser, fusers.compute_dtype, *maps)
         return io.NodeOutput(*add_control(positive, negative, control.scheduled(strength, start_percent, end_percent)))
@@ -207,8 +203,8 @@ class ApplyGlobalFuser(io.ComfyNode):
         )
 
     @classmethod
+    @validated
     def execute(cls, fusers: HostFusers, absent: str, fg_style: Any = None, bg_style: Any = None) -> io.NodeOutput:
-        _check_choice("absent", absent, ABSENT)
         if fg_style is None and bg_style is None and absent != "zero embedding":
             return io.NodeOutput(TokenPair(None, None))
         embeds = [_embedding(name, style, fusers) for name, style in (("fg_style", fg_style), ("bg_style", bg_style))]
@@ -267,6 +263,7 @@ class ApplySoftGuidance(io.ComfyNode):
         )
 
     @classmethod
+    @validated
     def execute(
         cls,
         model: Any,
@@ -280,7 +277,7 @@ class ApplySoftGuidance(io.ComfyNode):
         resize: Resize,
         apply_to: str,
     ) -> io.NodeOutput:
-        _check_choice("apply_to", apply_to, APPLY_TO)
+        check_mask(masks(mask))
         given = tokens.fg if tokens.fg is not None else tokens.bg
         if given is None:
             return io.NodeOutput(model)

@@ -11,13 +11,14 @@ from .host.perception import each, estimator_names
 from .host.perception import inpainter as hosted_inpainter
 from .host.pictures import pair
 from .host.previews import preview
-from .host.schema import schema
+from .host.schema import FileChoice, schema
+from .host.validation import validated
 from .masks import LAYERS
 
 
-def inpainter_input() -> io.Combo.Input:
+def inpainter_input() -> FileChoice:
     """The choice of an inpainter."""
-    return io.Combo.Input(
+    return FileChoice(
         "inpainter",
         options=estimator_names("inpainting"),
         tooltip="What fills the hole. telea and navier-stokes are OpenCV's: quick, with no model, and smooth. For "
@@ -65,6 +66,7 @@ class InpaintBackground(io.ComfyNode):
         )
 
     @classmethod
+    @validated
     def execute(cls, image: Tensor, mask: Tensor, inpainter: str, dilation: int) -> io.NodeOutput:
         image, mask = pair(image, mask)
         hosted = hosted_inpainter(inpainter)

@@ -16,6 +16,7 @@ from .host.perception import inpainter as hosted_inpainter
 from .host.pictures import optional_mask, pair, picture
 from .host.previews import preview
 from .host.schema import schema
+from .host.validation import validated
 from .inpaint import dilation_input, inpainter_input
 from .masks import LAYERS, saliency_input, threshold_input
 
@@ -70,6 +71,7 @@ class SplitLayers(io.ComfyNode):
 
     @classmethod
     @not_of_lists
+    @validated
     def execute(
         cls,
         image: Tensor,

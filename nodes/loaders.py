@@ -7,7 +7,8 @@ from comfy_api.latest import io
 from .host import fusers as host_fusers
 from .host import mini
 from .host.folders import fuser_files, fuser_path
-from .host.schema import schema
+from .host.schema import FileChoice, schema
+from .host.validation import validated
 from .types import CATEGORY, Fusers
 
 
@@ -25,7 +26,7 @@ class LoadFusers(io.ComfyNode):
             "are, or a .safetensors of your own training.",
             search_aliases=["compose and conquer", "cnc", "load cnc", "depth fuser", "cnc_v1"],
             inputs=[
-                io.Combo.Input(
+                FileChoice(
                     "fusers_name",
                     options=fuser_files(),
                     tooltip="A checkpoint in models/cnc. Only the fusers are read from it: the base model comes "
@@ -50,6 +51,7 @@ class LoadFusers(io.ComfyNode):
             return str(error)
 
     @classmethod
+    @validated
     def execute(cls, fusers_name: str) -> io.NodeOutput:
         return io.NodeOutput(host_fusers.load(fuser_path(fusers_name)))
 
@@ -81,6 +83,7 @@ class LoadMini(io.ComfyNode):
         )
 
     @classmethod
+    @validated
     def execute(cls) -> io.NodeOutput:
         return io.NodeOutput(*mini.load())
 

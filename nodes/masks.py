@@ -11,15 +11,16 @@ from .host.expansion import COMPOUND, GraphBuilder, links, not_of_lists
 from .host.perception import each, estimator_names, saliency_estimator
 from .host.pictures import masks, picture
 from .host.previews import preview
-from .host.schema import ADVANCED, schema
+from .host.schema import ADVANCED, FileChoice, schema
+from .host.validation import validated
 from .types import CATEGORY
 
 LAYERS = f"{CATEGORY}/layers"
 
 
-def saliency_input(name: str) -> io.Combo.Input:
+def saliency_input(name: str) -> FileChoice:
     """The choice of a salience estimator."""
-    return io.Combo.Input(
+    return FileChoice(
         name,
         options=estimator_names("saliency"),
         tooltip="What finds the object. mini comes with the pack and knows the small made-up world of CnC-Mini; "
@@ -101,6 +102,7 @@ class SalienceMap(io.ComfyNode):
         )
 
     @classmethod
+    @validated
     def execute(cls, image: Tensor, estimator: str, preprocessing: Preprocessing) -> io.NodeOutput:
         hosted = saliency_estimator(estimator)
         image = picture(image, channels=channels_read(hosted.estimator))
@@ -151,6 +153,7 @@ class RefineMask(io.ComfyNode):
         )
 
     @classmethod
+    @validated
     def execute(
         cls,
         mask: Tensor,
@@ -213,6 +216,7 @@ class SalientMask(io.ComfyNode):
 
     @classmethod
     @not_of_lists
+    @validated
     def execute(cls, image: Tensor, estimator: str, threshold: float, grow: int, feather: int) -> io.NodeOutput:
         graph = GraphBuilder()
         salience = graph.node("CnC_SalienceMap", image=links(cls)["image"], estimator=estimator, preprocessing="model")

@@ -13,6 +13,7 @@ from .host.perception import each
 from .host.pictures import pair, picture
 from .host.previews import preview
 from .host.schema import schema
+from .host.validation import validated
 from .masks import LAYERS
 
 
@@ -87,6 +88,7 @@ class PlaceLayer(io.ComfyNode):
         )
 
     @classmethod
+    @validated
     def execute(
         cls,
         background: Tensor,

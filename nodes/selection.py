@@ -10,7 +10,8 @@ from ..cnc_core.perception import parse_box, parse_points, select
 from .host.perception import each, estimator_names, selector
 from .host.pictures import picture
 from .host.previews import preview
-from .host.schema import schema
+from .host.schema import FileChoice, schema
+from .host.validation import validated
 from .masks import LAYERS
 
 
@@ -32,7 +33,7 @@ class SelectObject(io.ComfyNode):
                     tooltip="The picture, or a batch of them, to each of which the same points and box apply. An alpha "
                     "channel is left out.",
                 ),
-                io.Combo.Input(
+                FileChoice(
                     "estimator",
                     options=estimator_names("selection"),
                     tooltip="What finds the object's outline. Put the folder of a SAM 2 in the transformers format, "
@@ -60,6 +61,7 @@ class SelectObject(io.ComfyNode):
         )
 
     @classmethod
+    @validated
     def execute(cls, image: Tensor, estimator: str, points: str, box: str = "") -> io.NodeOutput:
         image = picture(image)
         shown, around = parse_points(points), parse_box(box)

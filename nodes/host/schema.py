@@ -13,6 +13,11 @@ ADVANCED: dict[str, Any] = (
 )
 """Options of an input for experts: `io.Float.Input(..., **ADVANCED)`."""
 
+
+class FileChoice(io.Combo.Input):
+    """A choice among files. What loads one says what is wrong with a name: a list may be older than its folder."""
+
+
 _KNOWN = {field.name for field in dataclasses.fields(io.Schema)}
 
 
