@@ -89,12 +89,14 @@ def release_mask(token_mask: Tensor, text: int, dtype: torch.dtype, token_bias: 
 
 def _paper_mask(q: Tensor, k: Tensor, heads: int, token_mask: Tensor, text: int, token_bias: Tensor | None) -> Tensor:
     """Return the additive mask (B, heads, Lq, text + N) which turns the tokens' logits S into S * mask."""
-    q, k = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k))
-    logits = _wide(q @ k.transpose(2, 3), q.dtype) * q.shape[-1] ** -0.5
-    logits = logits * (_wide(token_mask, q.dtype) - 1).unsqueeze(1)
+    dtype = q.dtype
+    # q.k overflows fp16 where S does not, and infinity times a mask of 1 - 1 is NaN.
+    q, k = (_wide(t, dtype).unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k))
+    logits = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
+    logits = logits * (_wide(token_mask, dtype) - 1).unsqueeze(1)
     if token_bias is not None:
         logits = logits + token_bias.unsqueeze(1)
-    return _with_text(logits, text, q.dtype)
+    return _with_text(logits, text, dtype)
 
 
 def _wide(values: Tensor, dtype: torch.dtype) -> Tensor:
@@ -104,7 +106,7 @@ def _wide(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _with_text(logits: Tensor, text: int, dtype: torch.dtype) -> Tensor:
     """Put ``text`` columns of zeros before the tokens' logits, in ``dtype`` and finite."""
-    logits = logits.clamp(min=torch.finfo(dtype).min).to(dtype)
+    logits = logits.clamp(torch.finfo(dtype).min, torch.finfo(dtype).max).to(dtype)
     tokens = logits.shape[-1]
     after = -(text + tokens) % _ALIGNMENT
     return F.pad(logits, (text, after))[..., : text + tokens]

@@ -21,7 +21,7 @@ from torch import Tensor
 from ...cnc_core.attention import GuidedTokens
 from ...cnc_core.guidance import Guidance, Mode, Region, Resize
 from .attention import host_kernel
-from .sizes import LATENT_SCALE, check_batch, fit
+from .sizes import LATENT_SCALE, check_batch, crop, fit
 
 GUIDANCE = "cnc_guidance"
 """Where a model's transformer options hold the :class:`SoftGuidance`; also the key of our wrappers."""
@@ -189,8 +189,9 @@ class Run:
             mask = region.mask
             if mask is not None:
                 check_batch(mask, images, "the mask")
-                method = "nearest-exact" if self.guidance.resize == "release" else None
-                mask = fit(mask, height * LATENT_SCALE, width * LATENT_SCALE, "the mask", method=method).to(x.device)
+                # The release resizes a mask of any size straight to each layer.
+                fitted = crop if self.guidance.resize == "release" else fit
+                mask = fitted(mask, height * LATENT_SCALE, width * LATENT_SCALE, "the mask").to(x.device)
                 mask = _for_chunks(mask, len(chunks))
             acts = [not (scheduled.positive_only and chunk.negative) for chunk in chunks]
             if mask is not None and not all(acts):  # where it does not act, what it covers is left to others

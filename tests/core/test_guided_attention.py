@@ -214,3 +214,16 @@ def test_kernels_get_a_finite_mask_in_the_dtype_of_q(mode: Mode, dtype: torch.dt
         assert mask.shape[0] in (1, batch)
         assert mask.shape[1] in (1, case.heads)
         assert mask.shape[2:] == (case.q.shape[1], case.k.shape[1])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("mode", MODES)
+def test_products_beyond_fp16_are_no_nan(mode: Mode, share: float) -> None:
+    """A logit that fp16 holds may come of a q.k that it does not."""
+    q, k, v = (torch.randn(2, n, 8 * 40).half() for n in (16, 11, 11))
+    q[:, 0], q[:, 1], k[:, -1] = 60, -60, 60  # q.k is 144,000, S is 22,768
+    case = Case(q, k, v, 8, torch.full((1, 16, 4), share), None)
+    attended = case.attended(mode)
+    assert torch.isfinite(attended).all()
+    if share > 0:  # a mask of 0 takes S away again, at fp16's precision of S
+        assert relative_error(attended, case.expected(mode)) < 3e-3

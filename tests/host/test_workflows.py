@@ -197,7 +197,7 @@ def test_a_lambda_on_compose_runs_one_part_of_it_and_the_sampler_again(golden_se
         (composed(fusers="global_only.safetensors"), "global_only.safetensors has no local fuser"),
         (composed(fusers="nowhere.safetensors"), "nowhere.safetensors"),
         (composed(apply_to="negative"), "apply_to must be both or positive, got 'negative'"),
-        (composed(resize="bicubic"), "resize must be 'area' or 'release', got 'bicubic'"),
+        (composed(resize="bicubic"), "resize must be area or release, got 'bicubic'"),
         (composed(lambda_fg=2.5), "bigger than max of 2.0"),
     ],
 )

@@ -107,6 +107,23 @@ def test_paper_mode_is_the_papers_equation(one: GoldenModel) -> None:
     check_equal(found[block], out @ weights["to_out.0.weight"].T + weights["to_out.0.bias"])
 
 
+@pytest.mark.parametrize("side", [61, 123, 128, 512])
+def test_the_releases_resize_takes_a_mask_of_any_size(one: GoldenModel, side: int) -> None:
+    """Straight to each layer, also where thin lines would be lost or doubled on the way."""
+    mask = torch.zeros(1, 1, side, side)
+    mask[..., side // 3, :] = mask[..., :, side // 5 : side // 5 + 3] = 1
+    mask[..., side // 2 :, side // 2 : side // 2 + 2] = 1
+    run = one.sample(one.guided(mask=mask[:, 0]), one.steered(*one.text()), steps=2)
+    check_equal(run, one.expected(one.guidance(*one.regions(mask)), steps=2))
+
+
+@pytest.mark.parametrize("resize", ["area", "release"])
+@pytest.mark.parametrize("size", [(1, 4000), (4000, 1), (1, 1)])
+def test_a_mask_of_one_row(one: GoldenModel, size: tuple[int, int], resize: str) -> None:
+    masks = (torch.ones(1, *size), torch.ones(1, 128, 128))
+    check_equal(*(one.sample(one.guided(mask=mask, resize=resize), one.text(), steps=1) for mask in masks))
+
+
 def test_every_layer_is_guided_once_a_forward(one: GoldenModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """16 masked calls in the U-Net, one at each cross-attention layer, and 7 in the local fuser's clone."""
     import comfy.ldm.modules.attention as attention

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -92,6 +93,16 @@ def test_masks_that_do_not_go_with_the_exemplars(one: GoldenModel) -> None:
     mask = one.released["in.mask"][:, 0].expand(3, -1, -1)
     with pytest.raises(ValueError, match=r"tokens has 2 exemplars for the foreground and mask has 3.*one mask for all"):
         one.guided(tokens=tokens, mask=mask)
+
+
+def test_values_that_are_no_numbers(one: GoldenModel) -> None:
+    mask, depth = torch.ones(1, 64, 64), torch.full((1, 64, 64, 3), math.inf)
+    mask[0, 3, 4:6] = math.nan
+    with pytest.raises(ValueError, match="the mask has 2 values that are not a number or infinite"):
+        one.guided(mask=mask)
+    for name in ("fg_depth", "bg_depth"):
+        with pytest.raises(ValueError, match=f"{name} has 12288 values that are not a number or infinite"):
+            one.steered(*one.text(), **{name: depth})
 
 
 def test_fusers_that_a_file_does_not_have(one: GoldenModel) -> None:
