@@ -171,6 +171,12 @@ class Server:
         request = urllib.request.Request(f"{self.url}/interrupt", data=b"{}", method="POST")
         urllib.request.urlopen(request, timeout=30).close()
 
+    def free(self) -> None:
+        """Ask the server to unload its models and drop what it has cached, before the next workflow."""
+        body = json.dumps({"unload_models": True, "free_memory": True}).encode()
+        headers = {"Content-Type": "application/json"}
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/free", body, headers), timeout=30).close()
+
     def run(self, prompt: Prompt, timeout: float = 600.0) -> Run:
         """Post a workflow and follow it to its end.
 

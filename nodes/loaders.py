@@ -46,7 +46,7 @@ class LoadFusers(io.ComfyNode):
     def validate_inputs(cls, fusers_name: str | None) -> bool | str:
         """Say before anything runs that there is no such file, and where to put one; None comes over a link."""
         try:
-            return fusers_name is None or bool(fuser_path(fusers_name))
+            return not isinstance(fusers_name, str) or bool(fuser_path(fusers_name))
         except FileNotFoundError as error:
             return str(error)
 
