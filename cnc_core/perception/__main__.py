@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _fetch(weights: Weights, models: Path, mirror: str | None) -> None:
     print(f"{weights.name}: {weights.source}\n  licence: {weights.licence}", flush=True)
     path = fetch(weights, models, mirror=mirror, progress=_progress())
-    checked = "its SHA-256 is right" if weights.sha256 else "not checked: its SHA-256 is not known here"
+    checked = "its SHA-256 is right" if weights.sha256 else "whole by its format; its SHA-256 is not known here"
     print(f"  {path} ({checked})", flush=True)
 
 
@@ -68,7 +68,7 @@ def _listed() -> str:
         f"    models/{weights.folder}/{weights.file}\n"
         f"    {weights.source}\n"
         f"    licence: {weights.licence}\n"
-        f"    size: {f'{weights.size:,} bytes' if weights.size else 'not known'}; "
+        f"    size: {f'{weights.size:,}' if weights.size else f'at least {weights.least:,}'} bytes; "
         f"SHA-256: {weights.sha256 or 'not known'}"
         for weights in TABLE
     )

