@@ -173,8 +173,8 @@ def _install() -> bool:
 
 def requirements() -> list[str]:
     """What .venv holds: torch, ComfyUI's list, the pack's list, and the extras that the tests use."""
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8-sig"))["project"]
+    extras = project["optional-dependencies"]
     comfy = [line for line in _lines(COMFY / "requirements.txt") if line not in ("torch", "torchvision", "torchaudio")]
     # The same OpenCV without its windows: a test machine may have no display libraries.
     pack = [re.sub(r"^opencv-python\b", "opencv-python-headless", line) for line in _lines(ROOT / "requirements.txt")]

@@ -149,10 +149,12 @@ class Parser(argparse.ArgumentParser):
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))  # some editors put a byte order mark before it
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not TOML: it is no UTF-8 ({error}); save it as UTF-8") from error
+    except (ValueError, RecursionError) as error:  # of TOML, and of numbers and lists beyond Python's limits
         raise ConfigError(f"{file} is not TOML: {error}") from error
 
 

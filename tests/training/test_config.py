@@ -81,6 +81,28 @@ def test_a_wrong_file_is_refused_with_the_field_and_what_was_expected(tmp_path: 
     assert "recipe.toml" in str(caught.value) or "not given" in said
 
 
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('pictures = "a"', encoding="utf-8-sig")
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf")
+    assert load_config(Recipe, path) == Recipe(Path("a"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'pictures = "a"'.encode("utf-16"), 'pictures = "a"'.encode("utf-16-le"), b'pictures = "\xff"', b"a\0b",
+        b"limit = " + b"9" * 5000, b"sets = " + b"[" * 100_000, b"\xed\xa0\x80",
+    ],
+    ids=["utf-16", "utf-16 without a mark", "latin-1", "null", "long number", "deep", "surrogate"],
+)  # fmt: skip
+def test_bytes_that_are_no_toml_are_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"recipe\.toml is not TOML: "):
+        load_config(Recipe, path)
+
+
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         load_config(Recipe, tmp_path / "none.toml")

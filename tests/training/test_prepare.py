@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +156,14 @@ def test_its_own_tars_are_a_source(scenes: Path, tmp_path: Path) -> None:
         tolerance = 1e-3 if one[name].is_floating_point() else 0
         torch.testing.assert_close(one[name].float(), other[name].float(), atol=tolerance, rtol=0, msg=name)
     assert [first.captions(k) for k in range(7)] == [again.captions(k) for k in range(7)]
+
+
+def test_a_name_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "odd.tar", "w", format=tarfile.USTAR_FORMAT, encoding="latin-1") as tar:
+        tar.addfile(tarfile.TarInfo("caf\u00e9.png"), io.BytesIO())
+    config = replace(SCENES, out=tmp_path / "set", source="webdataset", data=tmp_path / "odd.tar")
+    with pytest.raises(SourceError, match="is no UTF-8: rename it"):
+        quiet(config)
 
 
 def test_the_tars_are_webdataset(scenes: Path) -> None:

@@ -1,8 +1,10 @@
 """Every source: stable ids, the right picture, mask and captions for each, and clear refusals."""
 
+import contextlib
 import io
 import json
 import pickle
+import random
 import tarfile
 from pathlib import Path
 
@@ -193,6 +195,67 @@ def test_tars_are_read_at_any_place(tmp_path: Path) -> None:
     assert [shade(source, item) for item in source.ids()[:2]] == [1, 2]
     with pytest.raises(BrokenItem):
         source.read("shard/a/4")
+
+
+@pytest.fixture
+def tar(tmp_path: Path) -> Path:
+    path = tmp_path / "shard.tar"
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for number in range(3):
+            for ending, content in (("png", png(number)), ("json", b'{"caption": "one"}')):
+                info = tarfile.TarInfo(f"{number}.{ending}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_a_tar_cut_short_is_told_wherever_it_ends(tar: Path) -> None:
+    content = tar.read_bytes()
+    end = len(content.rstrip(b"\0"))
+    for size in {*range(0, end, 97), *range(0, end, 512), end - 1, end}:
+        tar.write_bytes(content[:size])
+        with pytest.raises(SourceError, match=r"shard\.tar is (no whole|damaged or cut short)"):
+            TarSource(tar)
+
+
+def test_a_tar_with_any_flipped_bit_gives_its_samples_or_an_error_in_words(tar: Path) -> None:
+    content = tar.read_bytes()
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    with tarfile.open(tar) as whole:
+        own = {154, 155}  # what ends a header's checksum is not in it, and means nothing
+        headers = {member.offset + byte for member in whole for byte in {*range(tarfile.BLOCKSIZE)} - own}
+    for bit in random.Random(seed).sample(range(8 * len(content.rstrip(b"\0"))), 1500):
+        tar.write_bytes(content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :])
+        try:
+            source = TarSource(tar)
+        except SourceError as error:
+            assert "shard.tar" in str(error)
+            continue
+        assert bit // 8 not in headers, f"bit {bit} of a header was not noticed"
+        for item in source.ids():
+            with contextlib.suppress(BrokenItem):
+                source.read(item)
+
+
+def test_a_tar_that_becomes_shorter_while_it_is_read_breaks_its_items_alone(tar: Path) -> None:
+    source = TarSource(tar)
+    tar.write_bytes(tar.read_bytes()[:100])
+    with pytest.raises(BrokenItem, match="has become shorter"):
+        source.read("shard/2")
+
+
+@pytest.mark.parametrize("text", [b"[1]", b"7", b'"text"', b"null", b"[" * 100_000, b"\xff", b"{"])
+def test_captions_of_another_form_break_one_item(tmp_path: Path, text: bytes) -> None:
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for name, content in (("1.png", png(1)), ("1.json", text), ("2.png", png(2)), ("2.json", b'{"caption": [7]}')):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    source = TarSource(tmp_path)
+    with pytest.raises(BrokenItem):
+        source.read("shard/1")
+    assert source.read("shard/2").captions == ("7",)
 
 
 def test_the_releases_tree_keeps_captions_with_colons(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from training.config import Parser, add_arguments, from_arguments
 
 from ..files import only_run_in
-from ..prepared import PreparedError, damaged_shards, drop_shards, read_manifest
+from ..prepared import PreparedError, damaged_shards, drop_shards, has_checksum, read_manifest
 from .config import PrepareConfig
 from .run import prepare
 from .sheet import draw_sheet
@@ -50,6 +50,9 @@ def _check(arguments: argparse.Namespace) -> None:
         raise PreparedError("\n".join(wrong.values()) + f"\n{len(wrong)} damaged shards; {after}")
     if not manifest.complete:
         raise PreparedError(f"{folder} is unfinished: run its `prepare` command again")
+    if not has_checksum(folder):
+        print("its manifest has no checksum, so what it says of models and options cannot be checked; its `prepare`")
+        print("command, run again, adds one")
     print("complete and undamaged")
 
 

@@ -48,6 +48,8 @@ def prepare(config: PrepareConfig, *, say: Callable[[str], None] = print) -> Man
         ids = sorted(source.ids())[: config.limit]
         if not ids or len(set(ids)) < len(ids):
             raise SourceError(f"the source has {len(ids)} items, {len(set(ids))} of them different")
+        if odd := [item for item in ids if not _is_text(item)]:
+            raise SourceError(f"the name of {odd[0]!r} is no UTF-8: rename it")
         writer = SetWriter(config.out, _plan(config, source, ids))
         save_config(config, config.out / "config.toml")
         missing = writer.missing()
@@ -58,6 +60,15 @@ def prepare(config: PrepareConfig, *, say: Callable[[str], None] = print) -> Man
     counts = ", ".join(f"{count} {reason}" for reason, count in manifest.skipped.items()) or "none"
     say(f"{manifest.samples} samples in {config.out}; left out: {counts}")
     return manifest
+
+
+def _is_text(item: str) -> bool:
+    """Whether a name can be written: one whose bytes are no UTF-8 comes from the disk, or a tar, with surrogates."""
+    try:
+        item.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _fill(

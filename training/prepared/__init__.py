@@ -1,6 +1,7 @@
 """A prepared set: everything that training would otherwise recompute, in a folder of a few large files.
 
-    manifest.json        schema, sizes, arrays, models with their SHA-256, source, options, counts, and the shards
+    manifest.json        its own SHA-256, schema, sizes, arrays, models with their SHA-256, source, options, counts, and
+                         the shards
     000000.safetensors   arrays of all samples of a shard, one row a sample, for memory maps
     000000.json          their ids and captions
     000000.tar           their pictures as lossless PNG in WebDataset's layout (optional)
@@ -24,7 +25,8 @@ Where a set's condition is not depth but edges, fg_depth and bg_depth hold those
 has one empty caption. The manifest's `content` is a hash of all samples that depends neither on order nor on sharding.
 """
 
-from .manifest import ArraySpec, Manifest, PreparedError, ShardEntry, Skip, read_manifest
+from .manifest import ArraySpec, Manifest, PreparedError, ShardEntry, Skip
+from .manifest_file import has_checksum, read_manifest
 from .reader import PreparedSet, to_float
 from .verify import damaged_shards, drop_shards
 from .writer import DEPTH_MAX, MASK_MAX, Sample, SetWriter, array_specs
@@ -43,6 +45,7 @@ __all__ = [
     "array_specs",
     "damaged_shards",
     "drop_shards",
+    "has_checksum",
     "read_manifest",
     "to_float",
 ]

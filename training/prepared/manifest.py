@@ -1,18 +1,12 @@
-"""`manifest.json`: what a prepared set is made of, and how far it is."""
+"""What a prepared set is made of, and how far it is."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from ..files import replacing
-
-SCHEMA = 1
-FILE = "manifest.json"
 _MODULUS = 1 << 256
 
 
@@ -129,29 +123,6 @@ class Manifest:
         return [f"{name} is {mine.get(name)!r} there, {theirs.get(name)!r} here" for name in names]
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read a set's manifest. Raises PreparedError where there is none, or one of another schema."""
-    path = folder / FILE
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PreparedError(f"{folder} is no prepared set: it has no {FILE}; make one with `prepare`") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PreparedError(f"{path} is damaged: {error}") from error
-    schema = told.pop("schema", None) if isinstance(told, dict) else None
-    if schema != SCHEMA:
-        raise PreparedError(f"{path} has schema {schema!r}; this code reads {SCHEMA}: update it, or prepare anew")
-    for derived in ("samples", "skipped", "content"):
-        told.pop(derived, None)
-    try:
-        arrays = {n: ArraySpec(s["dtype"], tuple(s["shape"]), s["about"]) for n, s in told.pop("arrays").items()}
-        shards = tuple(_shard(shard) for shard in told.pop("shards"))
-        sizes = {name: (int(told[name][0]), int(told[name][1])) for name in ("image_size", "latent_size")}
-        return Manifest(**{**told, **sizes, "arrays": arrays, "shards": shards})
-    except (TypeError, KeyError, ValueError, IndexError) as error:
-        raise PreparedError(f"{path} is damaged: {error}") from error
-
-
 def joined(manifests: Sequence[Manifest]) -> Manifest:
     """What is said of several sets that are read as one: all their shards, and as many captions as the richest has.
 
@@ -170,26 +141,9 @@ def joined(manifests: Sequence[Manifest]) -> Manifest:
     return replace(first, arrays=arrays, items=items, shards=shards, complete=complete)
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write it whole or not at all."""
-    told = {
-        "schema": SCHEMA,
-        "samples": manifest.samples,
-        "skipped": manifest.skipped,
-        "content": manifest.content,
-        **asdict(manifest),
-    }
-    with replacing(folder / FILE) as path:
-        path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def sum_of_digests(digests: list[str]) -> str:
     """The sum of hashes in hex, modulo 2 ** 256: the same in any order."""
     return f"{sum(int(digest, 16) for digest in digests) % _MODULUS:064x}"
-
-
-def _shard(told: Mapping[str, Any]) -> ShardEntry:
-    return ShardEntry(**{**told, "skipped": tuple(Skip(**skip) for skip in told["skipped"])})
 
 
 def _flat(told: Any, name: str = "") -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import json
 import tarfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .manifest import ArraySpec, Manifest, PreparedError, ShardEntry, joined, read_manifest
-from .verify import AGAIN, check_hash, check_size, damaged_shards
+from .manifest import ArraySpec, Manifest, PreparedError, ShardEntry, joined
+from .manifest_file import read_manifest
+from .verify import AGAIN, Texts, check_hash, check_header, check_size, damaged_shards, read_texts
 from .writer import DEPTH_MAX, MASK_MAX
 
 _FULL_SCALE = {torch.uint16: DEPTH_MAX, torch.uint8: MASK_MAX}
@@ -41,10 +41,10 @@ def to_float(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class PreparedSet:
     """The samples of a folder that `prepare` has written, numbered from 0 in the order of their ids.
 
-    Of several folders, those of the first come first, and so on. Opening checks schema and sizes. verify: check a
-    shard's checksum when it is first used. partial: take the finished shards of a set that is not complete, else it is
-    refused, since the order of training follows from the number of samples. Raises PreparedError for what is missing,
-    damaged or unfinished, and for folders that do not belong together.
+    Of several folders, those of the first come first, and so on. Opening checks the manifest, and each shard's sizes,
+    types and shapes. verify: check a file's checksum when it is first used. partial: take the finished shards of a set
+    that is not complete, else it is refused, since the order of training follows from the number of samples. Raises
+    PreparedError for what is missing, damaged or unfinished, and for folders that do not belong together.
     """
 
     def __init__(self, *folders: Path, verify: bool = True, partial: bool = False) -> None:
@@ -67,10 +67,12 @@ class PreparedSet:
         ]
         self._ends = list(accumulate(shard.entry.samples for shard in self._shards))
         self._arrays: dict[int, dict[str, Tensor]] = {}
-        self._texts: dict[int, dict[str, list[Any]]] = {}
+        self._texts: dict[int, Texts] = {}
+        self._tars: set[int] = set()
         for shard in self._shards:
             for name in shard.entry.files:
                 check_size(shard.folder, shard.entry, name)
+            check_header(shard.folder, shard.entry, shard.arrays)
 
     @property
     def name(self) -> str:
@@ -124,12 +126,12 @@ class PreparedSet:
     def captions(self, index: int) -> tuple[str, ...]:
         """All captions of a sample, at least one; `text` holds the states of the first ones."""
         shard, row = self._place(index)
-        return tuple(self._text(shard)["captions"][row])
+        return tuple(self._text(shard).captions[row])
 
     def id(self, index: int) -> str:
         """A sample's id, the same however the set is sharded."""
         shard, row = self._place(index)
-        return str(self._text(shard)["ids"][row])
+        return self._text(shard).ids[row]
 
     def verify(self) -> None:
         """Read every file and compare its checksum and values. Raises PreparedError with all that is wrong."""
@@ -143,13 +145,21 @@ class PreparedSet:
         path = shard.folder / f"{shard.entry.name}.tar"
         if path.name not in shard.entry.files:
             return {}
+        if number not in self._tars:
+            self._check_on_first_use(shard, path.name)
+            self._tars.add(number)
         found = {}
-        with tarfile.open(path) as tar:
-            for member in tar:
-                key, _, ending = member.name.partition(".")
-                content = tar.extractfile(member)
-                if key == f"{shard.entry.name}-{row:06d}" and content is not None:
-                    found[ending] = content.read()
+        try:
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    key, _, ending = member.name.partition(".")
+                    content = tar.extractfile(member)
+                    if key == f"{shard.entry.name}-{row:06d}" and content is not None:
+                        found[ending] = content.read()
+        except (tarfile.TarError, OSError, ValueError) as error:
+            raise PreparedError(f"{path} is damaged: {error}; {AGAIN}") from error
+        if not found:
+            raise PreparedError(f"{path} is damaged: it has nothing of sample {row}; {AGAIN}")
         return found
 
     def _place(self, index: int) -> tuple[int, int]:
@@ -163,19 +173,20 @@ class PreparedSet:
         if number not in self._arrays:
             shard = self._shards[number]
             name = f"{shard.entry.name}.safetensors"
-            if self._check_on_use:
-                check_hash(shard.folder, shard.entry, name)
+            self._check_on_first_use(shard, name)
             self._arrays[number] = shard.opened(name)
         return self._arrays[number]
 
-    def _text(self, number: int) -> dict[str, list[Any]]:
+    def _text(self, number: int) -> Texts:
         if number not in self._texts:
             shard = self._shards[number]
-            name = f"{shard.entry.name}.json"
-            if self._check_on_use:
-                check_hash(shard.folder, shard.entry, name)
-            self._texts[number] = json.loads((shard.folder / name).read_text(encoding="utf-8"))
+            self._check_on_first_use(shard, f"{shard.entry.name}.json")
+            self._texts[number] = read_texts(shard.folder, shard.entry)
         return self._texts[number]
+
+    def _check_on_first_use(self, shard: _Shard, name: str) -> None:
+        if self._check_on_use:
+            check_hash(shard.folder, shard.entry, name)
 
 
 @dataclass(frozen=True)
@@ -189,16 +200,12 @@ class _Shard:
     def opened(self, name: str) -> dict[str, Tensor]:
         """Its arrays, mapped."""
         path = self.folder / name
+        check_header(self.folder, self.entry, self.arrays)  # it may have been replaced since the set was opened
         try:
             with safe_open(path, framework="pt") as file:
-                arrays = {array: file.get_tensor(array) for array in self.arrays}
+                return {array: file.get_tensor(array) for array in self.arrays}
         except (SafetensorError, OSError) as error:
             raise PreparedError(f"{path} cannot be read: {error}; {AGAIN}") from error
-        for array, spec in self.arrays.items():
-            expected = (getattr(torch, spec.dtype), (self.entry.samples, *spec.shape))
-            if (arrays[array].dtype, tuple(arrays[array].shape)) != expected:
-                raise PreparedError(f"{array} in {path} is not {expected[0]} {expected[1]}; {AGAIN}")
-        return arrays
 
 
 def _content(manifests: Sequence[Manifest]) -> str:

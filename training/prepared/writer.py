@@ -14,17 +14,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from ..files import file_hash, replacing
-from .manifest import (
-    FILE,
-    ArraySpec,
-    Manifest,
-    PreparedError,
-    ShardEntry,
-    Skip,
-    read_manifest,
-    sum_of_digests,
-    write_manifest,
-)
+from .manifest import ArraySpec, Manifest, PreparedError, ShardEntry, Skip, sum_of_digests
+from .manifest_file import FILE, read_manifest, write_manifest
 
 DEPTH_MAX = 65535
 """What 1.0 is stored as in a depth map."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,7 @@ class TarSource:
         self._samples: dict[str, tuple[Path, dict[str, tuple[int, int]]]] = {}
         for file in files:
             name = file.relative_to(folder).with_suffix("").as_posix()
-            try:
-                with tarfile.open(file, "r:") as tar:
-                    members = [member for member in tar if member.isfile()]
-            except (tarfile.TarError, OSError) as error:
-                raise SourceError(f"{file} is no uncompressed tar: {error}") from error
-            for member in members:
+            for member in _members(file):
                 place, _, base = member.name.rpartition("/")
                 key, _, ending = base.partition(".")
                 _, parts = self._samples.setdefault(f"{name}/{place}/{key}".replace("//", "/"), (file, {}))
@@ -56,19 +52,41 @@ class TarSource:
         try:
             with path.open("rb") as file:
                 file.seek(place[0])
-                return file.read(place[1])
+                content = file.read(place[1])
         except OSError as error:
             raise BrokenItem("missing file", f"{path}: {error.strerror}") from error
+        if len(content) < place[1]:
+            raise BrokenItem("missing file", f"{path} has become shorter than it was")
+        return content
 
     def _captions(self, path: Path, parts: dict[str, tuple[int, int]]) -> tuple[str, ...]:
         try:
             if "txt" in parts:
                 return without_blank(self._part(path, parts["txt"]).decode("utf-8-sig").splitlines())
             told = json.loads(self._part(path, parts["json"])) if "json" in parts else {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BrokenItem("broken caption", f"{path}: {error}") from error
+        if not isinstance(told, dict):
+            raise BrokenItem("broken caption", f"{path}: its .json is no object")
         captions: object = next((told[name] for name in ("captions", "caption", "text") if told.get(name)), [])
-        return without_blank(captions if isinstance(captions, list) else [str(captions)])
+        return without_blank(list(map(str, captions)) if isinstance(captions, list) else [str(captions)])
+
+
+def _members(path: Path) -> list[tarfile.TarInfo]:
+    """The files in a tar. Raises SourceError for one that is compressed, damaged or cut short."""
+    try:
+        with tarfile.open(path, "r:") as tar, path.open("rb") as file:
+            members = [member for member in tar if member.isfile()]
+            # To tarfile a header that is damaged, or is not there, is the end; a whole tar ends in blocks of zeros.
+            file.seek(tar.offset)
+            end = file.read(tarfile.BLOCKSIZE)
+            if len(end) < tarfile.BLOCKSIZE or any(end) or any(map(any, iter(partial(file.read, 1 << 20), b""))):
+                raise SourceError(f"{path} is damaged or cut short at byte {tar.offset:,}: copy it again")
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(f"{path} is no whole, uncompressed tar: {error}") from error
+    return members
 
 
 def _picture(parts: dict[str, tuple[int, int]]) -> str:
