@@ -88,14 +88,14 @@ def read_checkpoint(
     kind = seems_to_be(weights.names)
     if kind != FUSERS:
         raise CheckpointError(f"{path} seems to be {kind}; {EXPECTED}")
-    for name, tensor in weights.tensors.items():
+    for name, tensor in weights.shapes.items():
         if tensor.dtype not in _DTYPES:
             raise CheckpointError(f"{path} holds {name} in {tensor.dtype}; expected float32, float16 or bfloat16")
     try:
-        config = _config(weights.tensors, weights.metadata, num_heads)
+        config = _config(weights.shapes, weights.metadata, num_heads)
     except (ArithmeticError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is a file of fusers that cannot be used: {error}") from error
-    problems = _differences(weights.tensors, config)
+    problems = _differences(weights.shapes, config)
     if problems:
         raise CheckpointError(f"{path} is not a whole file of fusers: {'; '.join(problems)}; get it again")
     return weights.tensors, config, weights.metadata

@@ -1,22 +1,30 @@
 """Files of weights, told apart by their content: safetensors, and the pickles that torch.save writes.
 
-Nothing here runs code out of a file: pickles go through torch's ``weights_only`` unpickler.
+Nothing here runs code out of a file: its pickles are read as data. A file that is refused takes seconds and little
+memory, whatever its size: values are read after names, shapes and places were checked.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from .pickled import Call, Refused
+from .stored_tensors import named_tensors
+from .torch_files import open_legacy, open_zip
+
+_MAX_HEADER = 16 << 20
+"""Bytes of a safetensors file's header. That of SDXL has less than 1 MB."""
 
 
 class CheckpointError(ValueError):
@@ -25,28 +33,57 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """What a file holds: the names of all tensors, those tensors asked for, and the header's metadata."""
+    """What a file holds.
+
+    names: of all tensors. shapes: those asked for, on the meta device, which takes no memory. metadata: the header's.
+    """
 
     names: list[str]
-    tensors: dict[str, Tensor]
+    shapes: dict[str, Tensor]
     metadata: dict[str, str]
+    _read: Callable[[], dict[str, Tensor]]
+
+    @functools.cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """Those asked for, mapped from the file where its format allows. Raises CheckpointError as they are read."""
+        return self._read()
 
 
-def open_weights(path: str | os.PathLike[str], prefixes: tuple[str, ...]) -> Weights:
+def open_weights(
+    path: str | os.PathLike[str], prefixes: tuple[str, ...], *, rename: Callable[[str], str] = str
+) -> Weights:
     """Read a file of weights, with only the tensors whose names begin with one of ``prefixes``.
 
-    They are mapped from the file where its format allows, so that memory is taken as they are used. The names
-    of nested mappings are joined by dots; a mapping under ``state_dict`` stands for the whole file. Raises
-    CheckpointError for whatever is not a whole file of weights.
+    The names of nested mappings are joined by dots; a mapping under ``state_dict`` stands for the whole file. All
+    names are as ``rename`` makes them. Raises CheckpointError for whatever is not a whole file of weights.
     """
     path = Path(path)
     head = _head(path)
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
-        return _open_safetensors(path, prefixes)
-    if head.startswith(b"PK\x03\x04"):
-        _check_zip(path)
-        return _open_pickle(path, prefixes, mmap=True)
-    return _open_pickle(path, prefixes, mmap=False)
+    select = _Selection(path, prefixes, rename)
+    header_size = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and header_size < 2**48:
+        return _open_safetensors(path, select, header_size)
+    return _open_torch(path, select, zipped=head.startswith(b"PK\x03\x04"))
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """Which tensors are asked for, and what they are called."""
+
+    path: Path
+    prefixes: tuple[str, ...]
+    rename: Callable[[str], str]
+
+    def __call__(self, names: Iterable[str]) -> tuple[list[str], dict[str, int]]:
+        """Return all names renamed, and the position of each that is asked for. Raises CheckpointError for doubles."""
+        renamed = [self.rename(name) for name in names]
+        wanted: dict[str, int] = {}
+        for position, name in enumerate(renamed):
+            if name.startswith(self.prefixes):
+                if name in wanted:
+                    raise CheckpointError(f"{self.path} holds two tensors for {name}; it cannot be told which is meant")
+                wanted[name] = position
+        return renamed, wanted
 
 
 def _head(path: Path) -> bytes:
@@ -74,12 +111,31 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def _open_safetensors(path: Path, prefixes: tuple[str, ...]) -> Weights:
+def _open_safetensors(path: Path, select: _Selection, size: int) -> Weights:
+    """Open a safetensors file with a header of this many bytes."""
+    if size > _MAX_HEADER:
+        raise CheckpointError(
+            f"{path} is a safetensors file with a header of {size} bytes, more than weights need; expected "
+            f"{_MAX_HEADER} at most"
+        )
+
+    def read() -> dict[str, Tensor]:
+        with _safetensors(path) as file:
+            return {name: file.get_tensor(own[position]) for name, position in wanted.items()}
+
+    with _safetensors(path) as file:
+        own = list(file.keys())
+        names, wanted = select(own)
+        shapes = {name: file.get_tensor(own[position]).to("meta") for name, position in wanted.items()}
+        return Weights(names, shapes, dict(file.metadata() or {}), read)
+
+
+@contextlib.contextmanager
+def _safetensors(path: Path) -> Iterator[Any]:
+    """Open the file; what is wrong with it becomes a CheckpointError."""
     try:
         with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            tensors = {name: file.get_tensor(name) for name in names if name.startswith(prefixes)}
-            return Weights(names, tensors, dict(file.metadata() or {}))
+            yield file
     except SafetensorError as error:
         raise CheckpointError(
             f"{path} is a safetensors file cut short or damaged ({error}; {path.stat().st_size} bytes on disk); "
@@ -87,74 +143,40 @@ def _open_safetensors(path: Path, prefixes: tuple[str, ...]) -> Weights:
         ) from error
 
 
-def _check_zip(path: Path) -> None:
-    """Raise CheckpointError unless the file is a whole zip archive with a pickle of torch.save in it."""
+def _open_torch(path: Path, select: _Selection, *, zipped: bool) -> Weights:
+    """Open a file of torch.save; only what is asked for has to be whole."""
+    with _torch_errors(path, zipped):
+        file = open_zip(path) if zipped else open_legacy(path)
+        content = file.content
+        if isinstance(content, dict) and isinstance(content.get("state_dict"), (dict, Call)):
+            content = content["state_dict"]
+        found = list(named_tensors(content))
+        names, wanted = select(name for name, _ in found)
+        stored = {name: file.find(*found[position]) for name, position in wanted.items()}
+        shapes = {name: tensor.on_meta() for name, tensor in stored.items()}
+
+    def read() -> dict[str, Tensor]:
+        with _torch_errors(path, zipped):
+            return file.read(stored)
+
+    return Weights(names, shapes, {}, read)
+
+
+@contextlib.contextmanager
+def _torch_errors(path: Path, zipped: bool) -> Iterator[None]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+        yield
+    except CheckpointError:
+        raise
+    except Refused as error:
+        raise CheckpointError(f"{path} {error}") from None
     except zipfile.BadZipFile as error:
         raise CheckpointError(
             f"{path} is a PyTorch file (zip) cut short or damaged ({error}; {path.stat().st_size} bytes on disk); "
             "download it again"
         ) from error
-    if any(name.endswith("/constants.pkl") for name in names):
-        raise CheckpointError(f"{path} is a TorchScript program, not a file of weights")
-    if not any(name.endswith("/data.pkl") for name in names):
-        raise CheckpointError(f"{path} is a zip archive without PyTorch weights in it; unpack it first")
-
-
-def _open_pickle(path: Path, prefixes: tuple[str, ...], *, mmap: bool) -> Weights:
-    try:
-        with torch.serialization.safe_globals(_STAND_INS):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # the unpickler meets whatever bytes there are and fails in as many ways
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and refused:
-            raise CheckpointError(
-                f"{path} is a pickle with code in it: it asks for {refused[1]}, which was refused and not "
-                "executed; weights need no code, do not trust this file"
-            ) from None
-        what = "a damaged PyTorch file" if mmap else "neither a safetensors file nor a whole one of torch.save"
+    except Exception as error:  # the readers meet whatever bytes there are and fail in as many ways
+        what = "a damaged PyTorch file" if zipped else "neither a safetensors file nor a whole one of torch.save"
         raise CheckpointError(
             f"{path} is {what} ({path.stat().st_size} bytes on disk); nothing in it was executed"
         ) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    tensors = dict(_flat(content))
-    wanted = {name: tensor.detach() for name, tensor in tensors.items() if name.startswith(prefixes)}
-    return Weights(list(tensors), wanted, {})
-
-
-def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of nested mappings with their names joined by dots."""
-    if not isinstance(content, Mapping):
-        return
-    for name, value in content.items():
-        if isinstance(value, Tensor):
-            yield f"{prefix}{name}", value
-        else:
-            yield from _flat(value, f"{prefix}{name}.")
-
-
-class _StandIn:
-    """Takes the place of an object that Lightning leaves beside the weights; does nothing, holds nothing."""
-
-    def __new__(cls, *_args: object) -> _StandIn:
-        return super().__new__(cls)
-
-    def __init__(self, *_args: object) -> None: ...
-
-    def __setstate__(self, _state: object) -> None: ...
-
-
-_STAND_INS: list[Any] = [
-    type(name.rpartition(".")[2], (_StandIn,), {"__module__": name.rpartition(".")[0]})
-    for name in (
-        "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-        "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
-        "numpy.core.multiarray.scalar",
-        "numpy._core.multiarray.scalar",
-        "numpy.dtype",
-        "_codecs.encode",
-    )
-]

@@ -26,7 +26,8 @@ def load_strictly(network: nn.Module, path: Path, what: str) -> None:
         weights = open_weights(path, tuple({f"{name.partition('.')[0]}." for name in expected}))
     except CheckpointError as error:
         raise PerceptionError(f"{error}; expected the weights of {what}") from error
-    state = {name: torch.tensor(0) for name in expected if name.endswith(_COUNTER)} | weights.tensors
+    counters = {name: torch.tensor(0) for name in expected if name.endswith(_COUNTER)}
+    state = counters | weights.shapes
     missing = [name for name in expected if name not in state]
     unknown = [name for name in weights.names if name not in expected]
     reshaped = [
@@ -39,6 +40,9 @@ def load_strictly(network: nn.Module, path: Path, what: str) -> None:
         found = "; ".join(
             f"{len(names)} weights are {kind}, such as {', '.join(names[:3])}" for kind, names in wrong.items() if names
         )
-        guess = "" if expected.keys() & weights.tensors.keys() else f": it is {seems_to_be(weights.names)}"
+        guess = "" if expected.keys() & weights.shapes.keys() else f": it is {seems_to_be(weights.names)}"
         raise PerceptionError(f"{path} does not hold {what}{guess} ({found})")
-    network.load_state_dict(state, assign=True)
+    try:
+        network.load_state_dict(counters | weights.tensors, assign=True)
+    except CheckpointError as error:
+        raise PerceptionError(f"{error}; expected the weights of {what}") from error

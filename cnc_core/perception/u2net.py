@@ -153,7 +153,7 @@ def load_u2net(
 def _is_small(path: Path) -> bool:
     inside = "stage1.rebnconv1.conv_s1.weight"
     try:
-        weight = open_weights(path, (inside,)).tensors.get(inside)
+        weight = open_weights(path, (inside,)).shapes.get(inside)
     except CheckpointError:
         return False  # loading it will say what is wrong with it
     return weight is not None and weight.shape[:1] == (U2NETP_WIDTHS[0][1],)
