@@ -32,6 +32,7 @@ EXPECTED = (
     "expected Compose and Conquer fusers: a .safetensors or .ckpt file whose keys begin with "
     f"{LOCAL} or {GLOBAL}, as in cnc_v1.ckpt, local_fuser_v1.ckpt or global_fuser_v1.ckpt"
 )
+_MAX_CONFIG = 10_000
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 State = dict[str, Tensor]
@@ -172,9 +173,7 @@ def _check_version(path: str | os.PathLike[str], metadata: dict[str, str]) -> No
 
 def _config(state: State, metadata: dict[str, str], num_heads: int | None) -> FuserConfig:
     """Derive the config; raise ValueError or TypeError where that is not possible."""
-    told = json.loads(metadata.get("config", "{}"))
-    if not isinstance(told, dict):
-        raise ValueError(f"the header's config must be a JSON object, got {type(told).__name__}")
+    told = header_config(metadata)
     known = {field.name for field in dataclasses.fields(FuserConfig)}
     sizes: dict[str, Any] = {name: value for name, value in told.items() if name in known}
     if any(name.startswith(GLOBAL) for name in state):
@@ -184,6 +183,20 @@ def _config(state: State, metadata: dict[str, str], num_heads: int | None) -> Fu
     if num_heads is not None:
         sizes["num_heads"] = num_heads
     return FuserConfig(**sizes)
+
+
+def header_config(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return the config that a header tells, {} without one. Raises ValueError for what is not a flat JSON object."""
+    text = metadata.get("config", "{}")
+    if len(text) > _MAX_CONFIG:
+        raise ValueError(f"the header's config has {len(text)} characters, expected at most {_MAX_CONFIG}")
+    try:
+        told = json.loads(text)
+    except RecursionError:
+        raise ValueError("the header's config is nested too deeply") from None
+    if not isinstance(told, dict):
+        raise ValueError(f"the header's config must be a JSON object, got {type(told).__name__}")
+    return told
 
 
 def _shape(state: State, name: str, dims: int) -> torch.Size:
@@ -208,12 +221,16 @@ def _local_sizes(state: State) -> dict[str, Any]:
     channels.append(_shape(state, f"{LOCAL}middle_block.0.out_layers.3.weight", 4)[0])
     if any(width % model_channels for width in channels):
         raise ValueError(f"its levels have {channels} channels, which are no multiples of {model_channels}")
+    num_res_blocks = downsamples[0] - 1 if downsamples else _blocks(state, ".*")[-1]
+    numbers, count = _blocks(state, ".*"), len(channels) * (num_res_blocks + 1)
+    if numbers != list(range(count)):  # the network that is built must not be larger than the file
+        raise ValueError(f"its {len(numbers)} input blocks are not numbered from 0 to {count - 1}")
     extractor = f"{LOCAL}feature_extractor."
     return {
         "in_channels": in_channels,
         "model_channels": model_channels,
         "channel_mult": tuple(width // model_channels for width in channels),
-        "num_res_blocks": downsamples[0] - 1 if downsamples else _blocks(state, ".*")[-1],
+        "num_res_blocks": num_res_blocks,
         "context_dim": _shape(state, f"{LOCAL}middle_block.1.transformer_blocks.0.attn2.to_k.weight", 2)[1],
         "local_channels": _shape(state, f"{extractor}fg_extractor.0.weight", 4)[1],
         "inject_channels": tuple(
@@ -223,8 +240,8 @@ def _local_sizes(state: State) -> dict[str, Any]:
 
 
 def _blocks(state: State, layer: str) -> list[int]:
-    """Return in order the indices of the input blocks that have a key like the pattern ``layer``."""
-    pattern = re.compile(rf"{re.escape(LOCAL)}input_blocks\.(\d+)\.{layer}")
+    """Return in order the indices, below 1000, of the input blocks that have a key like the pattern ``layer``."""
+    pattern = re.compile(rf"{re.escape(LOCAL)}input_blocks\.(\d{{1,3}})\.{layer}")
     return sorted({int(found[1]) for found in map(pattern.fullmatch, state) if found})
 
 

@@ -117,8 +117,10 @@ def open_zip(path: Path, *, program: bool = False, allowed: Callable[[str], bool
 class _BoundedFile(io.BufferedReader):
     """A file of which no more than a directory's limit is read at once, whatever a header says of its size."""
 
+    bounded = True
+
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > _MAX_DIRECTORY:
+        if self.bounded and size is not None and size > _MAX_DIRECTORY:
             raise Refused(f"is a zip archive with a directory of {size} bytes; expected {_MAX_DIRECTORY} at most")
         return super().read(size)
 
@@ -127,6 +129,7 @@ class _BoundedFile(io.BufferedReader):
 def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open a zip archive of any kind. Raises Refused for a directory of a size that no file of weights has."""
     with _BoundedFile(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+        file.bounded = False  # the entries have bounds of their own
         yield archive
 
 

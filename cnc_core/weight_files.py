@@ -23,8 +23,10 @@ from .pickled import Call, Refused
 from .stored_tensors import named_tensors
 from .torch_files import open_legacy, open_zip
 
-_MAX_HEADER = 16 << 20
+_MAX_HEADER = 8 << 20
 """Bytes of a safetensors file's header. That of SDXL has less than 1 MB."""
+
+_MAX_NAME = 1000
 
 
 class CheckpointError(ValueError):
@@ -125,6 +127,11 @@ def _open_safetensors(path: Path, select: _Selection, size: int) -> Weights:
 
     with _safetensors(path) as file:
         own = list(file.keys())
+        longest = max(map(len, own), default=0)
+        if longest > _MAX_NAME:
+            raise CheckpointError(
+                f"{path} holds a tensor whose name has {longest} characters; expected {_MAX_NAME} at most"
+            )
         names, wanted = select(own)
         shapes = {name: file.get_tensor(own[position]).to("meta") for name, position in wanted.items()}
         return Weights(names, shapes, dict(file.metadata() or {}), read)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -231,3 +233,29 @@ def test_config_refuses_sizes_that_no_network_has() -> None:
         FuserConfig(inject_channels=(24, 32, 48))
     with pytest.raises(ValueError, match="num_heads = 7"):
         FuserConfig(num_heads=7)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({"num_heads": -4}, "num_heads must be a whole number from 1"),
+        ({"num_heads": 4.0}, "num_heads must be a whole number from 1 to 65536, got 4.0"),
+        ({"num_heads": True}, "got True"),
+        ({"num_heads": "4"}, "got '4'"),
+        ({"model_channels": 0}, "model_channels"),
+        ({"num_res_blocks": 0}, "num_res_blocks"),
+        ({"context_dim": None}, "context_dim"),
+        ({"global_tokens": 10**30}, "global_tokens"),
+        ({"channel_mult": ()}, r"channel_mult must be whole numbers from 1 to 65536, got \(\)"),
+        ({"channel_mult": 4}, "channel_mult must be whole numbers"),
+        ({"channel_mult": "1244"}, "channel_mult must be whole numbers"),
+        ({"channel_mult": (1, 2, -4, 4)}, "channel_mult must be whole numbers"),
+        ({"inject_channels": (192, 256, 384, 512.0)}, "inject_channels must be whole numbers"),
+        ({"channel_mult": (2, 2, 4, 4)}, r"channel_mult must begin with 1.*got \(2, 2, 4, 4\)"),
+        ({"channel_mult": (1, 2, 4, 65536)}, "at most 65536 channels"),
+        ({"num_res_blocks": 3_000}, "1000 blocks"),
+    ],
+)
+def test_config_refuses_sizes_that_cannot_be_built(sizes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        FuserConfig(**sizes)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from cnc_core import CheckpointError, Fusers, load_fusers
+from cnc_core.weight_files import open_weights
 
 from .archives import Entries, entries_of, write_zip, write_zip_as_a_stream
 from .golden import State, of
@@ -55,6 +56,14 @@ def test_tensors_of_one_storage_share_it(saved: Path, released_state: State) -> 
     fuser = load_fusers(saved).global_fuser
     assert fuser is not None
     assert fuser.norm1_fg.weight.data_ptr() == fuser.norm1_bg.weight.data_ptr()
+
+
+def test_a_large_compressed_tensor(tmp_path: Path) -> None:
+    """Larger than anything of the archive that is read at once, but for the tensors."""
+    state = {"large": torch.rand(2_000_000)}
+    torch.save(state, tmp_path / "large.ckpt")
+    deflated(tmp_path / "large.ckpt", entries_of(tmp_path / "large.ckpt"))
+    assert torch.equal(open_weights(tmp_path / "large.ckpt", ("",)).tensors["large"], state["large"])
 
 
 def test_damage_in_compressed_data_is_found(saved: Path) -> None:

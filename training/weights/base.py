@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cnc_core import CheckpointError, FuserConfig, UNet
+from cnc_core.checkpoints import header_config
 from cnc_core.file_kinds import seems_to_be
 from cnc_core.weight_files import open_weights
 
@@ -97,7 +97,7 @@ def few(names: Sequence[str], count: int = 3) -> str:
 
 def _config(state: State, metadata: Mapping[str, str]) -> FuserConfig:
     if "config" in metadata:
-        told = json.loads(metadata["config"])
+        told = header_config(metadata)
         known = {field.name for field in dataclasses.fields(FuserConfig)}
         return FuserConfig(**{name: value for name, value in told.items() if name in known})
     first, in_channels = state["input_blocks.0.0.weight"].shape[:2]
