@@ -9,7 +9,8 @@ from __future__ import annotations
 _NAMES: dict[str, str] = {
     "_codecs": "encode",
     "argparse": "Namespace",
-    "builtins": "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple type",
+    "builtins": "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple type "
+    "long unicode xrange",  # the last as protocol 2 calls int, str and range
     "collections": "Counter OrderedDict defaultdict deque",
     "datetime": "date datetime time timedelta timezone",
     "decimal": "Decimal",

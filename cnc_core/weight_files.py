@@ -90,11 +90,13 @@ class _Selection:
 
 def _head(path: Path) -> bytes:
     """Return the file's first bytes; raise CheckpointError for what no reader needs to look at."""
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a directory; expected a file of weights")
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist")
     try:
+        if path.is_dir():
+            raise CheckpointError(f"{path} is a directory; expected a file of weights")
+        if not path.exists():
+            raise CheckpointError(f"{path} does not exist")
+        if not path.is_file():  # a pipe or a device, which may never end
+            raise CheckpointError(f"{path} is not a regular file; expected a file of weights")
         with path.open("rb") as file:
             head = file.read(512)
     except OSError as error:

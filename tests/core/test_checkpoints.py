@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -91,31 +89,6 @@ def test_released_files(tmp_path: Path, released_state: State, fusers: Fusers, n
 def test_formats_are_told_by_content(tmp_path: Path, released_state: State, fusers: Fusers, name: str) -> None:
     save_file(released_state, tmp_path / name)
     assert_same(load_fusers(tmp_path / name).local_fuser, fusers.local_fuser)
-
-
-def test_what_lightning_leaves_in_a_file_is_passed_over(tmp_path: Path, released_state: State) -> None:
-    """A reference to Lightning's ModelCheckpoint is harmless, and allowed while such a file is read alone."""
-    path = tmp_path / "cnc_v1.ckpt"
-    torch.save({"callbacks": {"CLASS": {}}, "state_dict": of(released_state, "global_adapter.")}, path)
-    named = b"clightning.pytorch.callbacks.model_checkpoint\nModelCheckpoint\n"  # by pickle's GLOBAL
-    _rewrite_pickle(path, b"X\x05\x00\x00\x00CLASS", named)
-    before = set(torch.serialization.get_safe_globals())
-    with pytest.raises(pickle.UnpicklingError, match="ModelCheckpoint"):
-        torch.load(path, weights_only=True)
-    assert load_fusers(path, num_heads=4).global_fuser is not None
-    assert set(torch.serialization.get_safe_globals()) == before
-
-
-def _rewrite_pickle(path: Path, old: bytes, new: bytes) -> None:
-    """Replace bytes in the pickle of a file that torch.save wrote."""
-    with zipfile.ZipFile(path) as archive:
-        content = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in content.items():
-            if name.endswith("/data.pkl"):
-                assert old in data
-                data = data.replace(old, new)
-            archive.writestr(name, data)
 
 
 def test_config_follows_from_the_shapes(tmp_path: Path) -> None:
