@@ -35,6 +35,12 @@ EXPECTED = (
 _MAX_CONFIG = 10_000
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
+_WRAPPED = re.compile(
+    r"((module|_orig_mod|model|state_dict)\.)*((local|global)_adapter\.)((module|_orig_mod)\.)*(?P<name>.*)"
+)
+"""A key as DataParallel, torch.compile, or a mapping around the weights leaves it."""
+_PREFIXED = re.compile(r"(.+?\.)(local|global)_adapter\.")
+
 State = dict[str, Tensor]
 Network = TypeVar("Network", LocalFuser, GlobalFuser)
 
@@ -81,13 +87,21 @@ def read_checkpoint(
     else the released size: the number of heads (unless ``num_heads`` says it) and, in a file that has one
     fuser alone, what only the other one shows. Tensors are mapped from the file where its format allows.
 
+    Keys that a wrapper has put ``module.``, ``_orig_mod.`` or ``model.`` before lose that.
+
     Raises CheckpointError, which says what the file seems to be, for one that is not exactly a local fuser,
     a global fuser or both.
     """
-    weights = open_weights(path, (LOCAL, GLOBAL))
+    weights = open_weights(path, (LOCAL, GLOBAL), rename=_without_wrappers)
     _check_version(path, weights.metadata)
     kind = seems_to_be(weights.names)
     if kind != FUSERS:
+        prefixed = next(filter(None, map(_PREFIXED.match, weights.names)), None)
+        if prefixed:
+            raise CheckpointError(
+                f"{path} holds fusers under the prefix {prefixed[1]}, which is not known; {EXPECTED}, with nothing or "
+                "module., _orig_mod. or model. before that"
+            )
         raise CheckpointError(f"{path} seems to be {kind}; {EXPECTED}")
     for name, tensor in weights.shapes.items():
         if tensor.dtype not in _DTYPES:
@@ -132,6 +146,12 @@ def save_fusers(path: str | os.PathLike[str], fusers: Fusers, metadata: Mapping[
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _without_wrappers(name: str) -> str:
+    """Return a fuser's key as it is released; other names as they are."""
+    wrapped = _WRAPPED.fullmatch(name)
+    return f"{wrapped[3]}{wrapped['name']}" if wrapped else name
 
 
 def _widest(state: State) -> torch.dtype:

@@ -11,7 +11,7 @@ _SIGNATURES: tuple[tuple[str, str], ...] = (
     (r"[._]lora_(up|down|A|B)\b|\.lora\.(up|down)\b|\.hada_w1|\.lokr_w1|^lora_(unet|te)", "a LoRA"),
     (r"^local_adapter\.feature_extractor\.pre_extractor|^global_adapter\.ff1\.", "a Uni-ControlNet"),
     (r"^(local|global)_adapter\.", FUSERS),
-    (r"^feature_extractor\.fg_extractor\.|^ff1_fg\.", "a fuser whose keys lack local_adapter. or global_adapter."),
+    (r"(^|\.)(feature_extractor\.fg_extractor|ff1_fg)\.", "a fuser whose keys lack local_adapter. or global_adapter."),
     (r"^ip_adapter\.|^image_proj\.", "an IP-Adapter"),
     (
         r"^control_model\.|(^|\.)input_hint_block\.|^controlnet_(cond_embedding|down_blocks|blocks|mid_block)\b",

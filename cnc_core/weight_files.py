@@ -28,6 +28,9 @@ _MAX_HEADER = 8 << 20
 
 _MAX_NAME = 1000
 
+_SHARD = re.compile(r"-(\d{1,9})-of-(\d{1,9})\.")
+"""In the name of a shard, as Hugging Face's libraries write it."""
+
 
 class CheckpointError(ValueError):
     """A file that is not what it should be; the message says what it seems to be and what was expected."""
@@ -107,6 +110,17 @@ def _head(path: Path) -> bytes:
         raise CheckpointError(
             f"{path} is a Git LFS pointer, a text that stands for the weights; run `git lfs pull` in its "
             "repository or download the file itself"
+        )
+    shard = _SHARD.search(path.name)
+    if shard and int(shard[2]) > 1:
+        raise CheckpointError(
+            f"{path} is shard {int(shard[1])} of {int(shard[2])} of a checkpoint; expected all of it in one file: "
+            "merge the shards first"
+        )
+    if re.match(rb'\s*\{\s*"', head) and (b'"weight_map"' in head or path.name.endswith(".index.json")):
+        raise CheckpointError(
+            f"{path} is the index of a checkpoint in shards and holds no weights; expected all of it in one file: "
+            "merge the shards first"
         )
     if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|head)", head, re.IGNORECASE):
         raise CheckpointError(

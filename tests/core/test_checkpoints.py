@@ -85,6 +85,40 @@ def test_released_files(tmp_path: Path, released_state: State, fusers: Fusers, n
     assert metadata == {}
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "model.module.", "_orig_mod.module.model."]
+)
+def test_wrappers_prefixes(tmp_path: Path, released_state: State, fusers: Fusers, prefix: str, suffix: str) -> None:
+    """As DataParallel, torch.compile, and a model that holds another one leave them, and all of these."""
+    path = tmp_path / f"fusers{suffix}"
+    state = {f"{prefix}{key}": value for key, value in of(released_state, "local_adapter.", "global_adapter.").items()}
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    loaded = load_fusers(path, num_heads=4)
+    assert_same(loaded.local_fuser, fusers.local_fuser)
+    assert_same(loaded.global_fuser, fusers.global_fuser)
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod."])
+def test_a_wrapper_around_each_fuser(tmp_path: Path, released_state: State, fusers: Fusers, wrapper: str) -> None:
+    state = {key.replace("_adapter.", f"_adapter.{wrapper}"): value for key, value in released_state.items()}
+    torch.save(state, tmp_path / "fusers.ckpt")
+    assert_same(load_fusers(tmp_path / "fusers.ckpt", num_heads=4).local_fuser, fusers.local_fuser)
+
+
+@pytest.mark.parametrize(
+    "outer", [["model"], ["module"], ["state_dict"], ["model", "state_dict"], ["state_dict", "model"]]
+)
+def test_mappings_around_the_weights(tmp_path: Path, released_state: State, fusers: Fusers, outer: list[str]) -> None:
+    content: dict[str, object] = dict(released_state)
+    for name in reversed(outer):
+        content = {name: content, "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}}, "epoch": 3}
+    torch.save(content, tmp_path / "fusers.ckpt")
+    loaded = load_fusers(tmp_path / "fusers.ckpt", num_heads=4)
+    assert_same(loaded.local_fuser, fusers.local_fuser)
+    assert_same(loaded.global_fuser, fusers.global_fuser)
+
+
 @pytest.mark.parametrize("name", ["right.safetensors", "wrong.ckpt"])
 def test_formats_are_told_by_content(tmp_path: Path, released_state: State, fusers: Fusers, name: str) -> None:
     save_file(released_state, tmp_path / name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -49,6 +51,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "CLIP text": (["text_model.embeddings.token_embedding.weight"], "CLIP"),
     "U-Net": (["down_blocks.0.attentions.0.norm.weight", "conv_in.weight"], "U-Net alone"),
     "embedding": (["emb_params"], "textual inversion"),
+    "fuser without its prefix, compiled": (["_orig_mod.feature_extractor.fg_extractor.0.weight"], "lack"),
     "fuser without its prefix": (["feature_extractor.fg_extractor.0.weight", "time_embed.0.weight"], "lack"),
     "nothing known": (["left", "right"], "something unknown, of 2 tensors (left, right)"),
 }
@@ -153,10 +156,65 @@ def test_a_newer_format(tmp_path: Path, released_state: State) -> None:
     _assert_refused(path, "format version 2", "reads version 1")
 
 
-@pytest.mark.parametrize("told", ["{", "[4]", '{"num_heads": "four"}', '{"num_heads": 0}'])
-def test_a_header_that_makes_no_sense(tmp_path: Path, released_state: State, told: str) -> None:
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ("{", "Expecting property name"),
+        ("[4]", "must be a JSON object"),
+        ('{"num_heads": "four"}', "num_heads must be a whole number from 1 to 65536, got 'four'"),
+        ('{"num_heads": 0}', "num_heads must be a whole number"),
+        ('{"num_heads": -4}', "num_heads must be a whole number from 1 to 65536, got -4"),
+        ('{"num_heads": 4.0}', "num_heads must be a whole number from 1 to 65536, got 4.0"),
+        ('{"num_heads": true}', "num_heads must be a whole number from 1 to 65536, got True"),
+        ('{"num_heads": Infinity}', "num_heads must be a whole number"),
+        ('{"channel_mult": [2, 4, 4, 4]}', "channel_mult must begin with 1"),
+        ('{"channel_mult": {"1": 2}}', "channel_mult must be whole numbers"),
+        ('{"channel_mult": ' + "[" * 4000 + "]" * 4000 + "}", ""),
+        ("[" * 4000 + "]" * 4000, ""),
+    ],
+)
+def test_a_header_that_makes_no_sense(tmp_path: Path, released_state: State, told: str, words: str) -> None:
     save_file(of(released_state, "global_adapter."), tmp_path / "fusers.safetensors", metadata={"config": told})
-    _assert_refused(tmp_path / "fusers.safetensors", "cannot be used")
+    _assert_refused(tmp_path / "fusers.safetensors", "cannot be used", words)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+@pytest.mark.parametrize("prefix", ["ema.", "net.module.", "student.model."])
+def test_a_prefix_that_is_not_known_is_named(tmp_path: Path, released_state: State, prefix: str, suffix: str) -> None:
+    path = tmp_path / f"fusers{suffix}"
+    state = {f"{prefix}{key}": value for key, value in of(released_state, "local_adapter.").items()}
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    _assert_refused(path, f"under the prefix {prefix}, which is not known")
+
+
+def test_weights_under_two_prefixes(tmp_path: Path, released_state: State) -> None:
+    state = of(released_state, "global_adapter.")
+    twice = {**state, **{f"module.{key}": value + 1 for key, value in state.items()}}
+    torch.save(twice, tmp_path / "fusers.ckpt")
+    _assert_refused(tmp_path / "fusers.ckpt", "two tensors for global_adapter.")
+
+
+@pytest.mark.parametrize(
+    "name", ["model-00001-of-00003.safetensors", "pytorch_model-00002-of-00003.bin", "model.fp16-1-of-2.safetensors"]
+)
+def test_shards_are_called_shards(tmp_path: Path, released_state: State, name: str) -> None:
+    state = of(released_state, "global_adapter.")
+    save_file(state, tmp_path / name) if name.endswith(".safetensors") else torch.save(state, tmp_path / name)
+    _assert_refused(tmp_path / name, "is shard ", "merge the shards")
+
+
+def test_the_index_of_shards_is_called_so(tmp_path: Path) -> None:
+    index = {"metadata": {"total_size": 8}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    for name in ("model.safetensors.index.json", "index.ckpt"):
+        (tmp_path / name).write_text(json.dumps(index, indent=2))
+        _assert_refused(tmp_path / name, "index of a checkpoint in shards")
+
+
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    _assert_refused(tmp_path, "is a directory")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.ckpt")
+        _assert_refused(tmp_path / "pipe.ckpt", "not a regular file")
 
 
 def test_keys_and_shapes_are_checked_exactly(tmp_path: Path, released_state: State) -> None:
