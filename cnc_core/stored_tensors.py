@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
@@ -93,7 +92,7 @@ def stored_tensor(name: str, value: Call) -> StoredTensor:
         dtype = getattr(torch, rest[2].name.rpartition(".")[2])
     tensor = StoredTensor(storage, dtype, offset, shape, stride)
     if not _fits(tensor):
-        raise Refused(f"is a damaged PyTorch file: {name} is said to be larger than the values that it has")
+        raise Refused(f"is a damaged PyTorch file: {name} is said to have values beside its own, or one of them twice")
     return tensor
 
 
@@ -102,17 +101,19 @@ def _is_size(value: Any) -> bool:
 
 
 def _fits(tensor: StoredTensor) -> bool:
-    """Whether the view stays in its storage, and has no more elements than there."""
+    """Whether the view stays in its storage, and has each value of it once."""
     if not (isinstance(tensor.shape, tuple) and isinstance(tensor.stride, tuple)):
         return False
     if not len(tensor.shape) == len(tensor.stride) <= 8:
         return False
     if not all(map(_is_size, (tensor.offset, *tensor.shape, *tensor.stride))):
         return False
-    elements = tensor.storage.size // tensor.dtype.itemsize
-    count = prod(tensor.shape)
-    last = tensor.offset + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride, strict=True))
-    return count <= elements and (count == 0 or last < elements)
+    reach = 0  # of the dimensions seen, from the one with the smallest stride
+    for stride, size in sorted(zip(tensor.stride, tensor.shape, strict=True)):
+        if size > 1 and stride <= reach:
+            return False
+        reach += max(size - 1, 0) * stride
+    return 0 in tensor.shape or tensor.offset + reach < tensor.storage.size // tensor.dtype.itemsize
 
 
 def _entries(value: Any) -> dict[str, Any]:

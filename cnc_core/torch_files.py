@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,7 @@ _MAX_INFLATION = 8
 
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 _BYTE_ORDER = "is a PyTorch file of a machine with another byte order; save it on one like this"
-_ENCRYPTED = 1
+_ENCRYPTED, _UTF8 = 1, 0x800
 _SIZES_FOLLOW = 8  # the sizes stand behind the data, and in the directory
 _ZIP64 = 0xFFFFFFFF  # the size is a larger one, in the extra field and in the directory
 
@@ -99,17 +101,19 @@ def open_zip(path: Path, *, program: bool = False, allowed: Callable[[str], bool
             many = "several of PyTorch's weights" if pickles else "without PyTorch weights in it"
             raise Refused(f"is a zip archive {many}; unpack it first")
         root = pickles[0].removesuffix("data.pkl")
+        starts = [*sorted(entry.header_offset for entry in entries.values()), archive.start_dir]
+        ends = dict(itertools.pairwise(starts))
         byteorder = entries.get(f"{root}byteorder")
-        if byteorder is not None and _content(archive, path, byteorder) != b"little":
+        if byteorder is not None and _content(archive, path, byteorder, ends) != b"little":
             raise Refused(_BYTE_ORDER)
-        content = read_pickle(io.BytesIO(_content(archive, path, entries[pickles[0]])), allowed, storage_of)
+        content = read_pickle(io.BytesIO(_content(archive, path, entries[pickles[0]], ends)), allowed, storage_of)
 
     @functools.cache
     def extent(storage: str) -> Extent:
         entry = entries.get(f"{root}data/{storage}")
         if entry is None:
             raise Refused(f"is a PyTorch file that lacks its part data/{storage[:100]}; download it again")
-        return _extent(path, entry)
+        return _extent(path, entry, ends)
 
     return TorchFile(path, content, extent)
 
@@ -133,44 +137,66 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         yield archive
 
 
-def _content(archive: zipfile.ZipFile, path: Path, entry: zipfile.ZipInfo) -> bytes:
-    """Read a zip entry; raise Refused for one that is larger than any pickle of weights."""
+def _content(archive: zipfile.ZipFile, path: Path, entry: zipfile.ZipInfo, ends: Mapping[int, int]) -> bytes:
+    """Read a zip entry. Raises Refused for one larger than any pickle of weights, BadZipFile for a damaged one."""
     if entry.file_size > MAX_BYTES:
         raise Refused(
             f"is a zip archive whose {entry.filename[-100:]} has {entry.file_size} bytes, more than weights need; "
             f"expected {MAX_BYTES} at most"
         )
-    _extent(path, entry)
-    return archive.read(entry)
+    extent = _extent(path, entry, ends)
+    if extent.entry is not None:
+        return archive.read(entry)
+    with path.open("rb") as file:
+        file.seek(extent.start)
+        data = file.read(extent.size)
+    if entry.CRC not in (0, zlib.crc32(data)):  # torch.save can leave it out
+        raise zipfile.BadZipFile(f"wrong checksum of {entry.filename[-100:]}")
+    return data
 
 
-def _extent(path: Path, entry: zipfile.ZipInfo) -> Extent:
-    """Return where an entry's data lies; raise Refused where it cannot be read, or its own header says otherwise."""
+def _extent(path: Path, entry: zipfile.ZipInfo, ends: Mapping[int, int]) -> Extent:
+    """Return where an entry's data lies.
+
+    ends: where the next entry begins, by where this one does. Raises Refused where the data cannot be read, or where
+    the entry's own header, the directory and the room up to the next entry do not agree in everything.
+    """
+    end = ends[entry.header_offset]
     if entry.flag_bits & _ENCRYPTED:
         raise Refused("is an encrypted zip archive; unpack it first")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise Refused("is a zip archive compressed in another way than deflate; unpack it first")
     with path.open("rb") as file:
         file.seek(entry.header_offset)
-        header = struct.unpack("<4s2xHH8xIIHH", file.read(30))
-        signature, flags, method, *told, name_length, extra_length = header
-        name = file.read(name_length)
-    start = entry.header_offset + 30 + name_length + extra_length
-    encoding = "utf-8" if entry.flag_bits & 0x800 else "cp437"
+        signature, flags, method, *told, name_length, extra_length = struct.unpack("<4s2xHH8xIIHH", file.read(30))
+        name, extra = file.read(name_length), file.read(extra_length)
+        start = file.tell()
+        file.seek(entry.compress_size, io.SEEK_CUR)
+        behind = file.read(min(end - file.tell(), 25)) if file.tell() <= end else None
+    at = 0
+    while at + 4 <= extra_length:  # fields, each behind its kind and length, which fill the place before the data
+        at += 4 + int.from_bytes(extra[at + 2 : at + 4], "little")
     sizes = [entry.compress_size, entry.file_size]
-    elsewhere = flags & _SIZES_FOLLOW or _ZIP64 in told
     agreed = (
         signature == b"PK\x03\x04"
-        and name == entry.orig_filename.encode(encoding)
-        and (flags ^ entry.flag_bits) & _ENCRYPTED == 0
+        and name == entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF8 else "cp437")
+        and at == extra_length
+        and not (flags ^ entry.flag_bits) & _ENCRYPTED
         and method == entry.compress_type
-        and (elsewhere or told == sizes)
+        and (flags & _SIZES_FOLLOW or _ZIP64 in told or told == sizes)
         and (method != zipfile.ZIP_STORED or entry.compress_size == entry.file_size)
-        and start + entry.compress_size <= path.stat().st_size
+        and behind in (_descriptors(entry) if flags & _SIZES_FOLLOW else (b"",))
     )
     if not agreed:
         raise Refused(f"is a damaged zip archive: its directory and its part {entry.filename[-100:]} disagree")
     return Extent(start, entry.file_size, None if method == zipfile.ZIP_STORED else entry.filename)
+
+
+def _descriptors(entry: zipfile.ZipInfo) -> tuple[bytes, ...]:
+    """Return the forms of an entry's sizes where they stand behind its data."""
+    told = entry.CRC, entry.compress_size, entry.file_size
+    forms = [struct.pack(layout, *told) for layout in ("<III", "<IQQ") if max(told) < _ZIP64 or layout == "<IQQ"]
+    return (*forms, *(b"PK\x07\x08" + form for form in forms))
 
 
 def _inflated(path: Path, extents: Mapping[str, Extent]) -> dict[str, torch.UntypedStorage]:

@@ -49,6 +49,23 @@ def test_values_are_right_however_the_archive_is_packed(
             assert torch.equal(found.state_dict()[name], value), name
 
 
+@pytest.mark.skipif(not hasattr(torch.serialization, "set_crc32_options"), reason="an older torch")
+def test_an_archive_without_checksums(saved: Path, released_state: State) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(released_state, saved)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert load_fusers(saved).global_fuser is not None
+
+
+def test_a_damaged_pickle_is_found_by_its_checksum(saved: Path) -> None:
+    data = bytearray(saved.read_bytes())
+    data[data.index(b"global_adapter.norm1_fg.weight") + 3] ^= 1
+    saved.write_bytes(data)
+    refused(saved, "wrong checksum")
+
+
 def test_tensors_of_one_storage_share_it(saved: Path, released_state: State) -> None:
     name, other = "global_adapter.norm1_fg.weight", "global_adapter.norm1_bg.weight"
     torch.save({**of(released_state, "global_adapter."), other: released_state[name]}, saved)
@@ -115,6 +132,19 @@ def test_a_directory_that_says_otherwise(
     struct.pack_into(layout, data, at + offset, *(value if isinstance(value, tuple) else (value,)))
     saved.write_bytes(data)
     refused(saved, words)
+
+
+@pytest.mark.parametrize("length", [0, 4, 8, 63])
+def test_padding_of_another_length_than_the_header_says(saved: Path, length: int) -> None:
+    """Values would be read from beside their place."""
+    data = bytearray(saved.read_bytes())
+    name = next(name for name in entries_of(saved) if name.endswith("/data/7")).encode()
+    at = data.index(name) - 30
+    assert data[at : at + 4] == b"PK\x03\x04"
+    assert struct.unpack_from("<H", data, at + 28) != (length,)
+    struct.pack_into("<H", data, at + 28, length)
+    saved.write_bytes(data)
+    refused(saved, "disagree")
 
 
 def test_storages_of_another_size_than_the_pickle_says(saved: Path, released_state: State) -> None:
