@@ -70,7 +70,10 @@ class TorchFile:
 
         Tensors of one storage share it. Raises Refused for compressed ones that are damaged or grow too large.
         """
-        mapped = torch.UntypedStorage.from_file(str(self.path), shared=False, nbytes=self.path.stat().st_size)
+        try:
+            mapped = torch.UntypedStorage.from_file(str(self.path), shared=False, nbytes=self.path.stat().st_size)
+        except (MemoryError, RuntimeError) as error:
+            raise Refused(f"cannot be mapped into memory: {error}") from error
         extents = {stored.storage.key: self.extent(stored.storage.key) for stored in tensors.values()}
         storages = _inflated(self.path, extents)
         found = {}

@@ -164,6 +164,8 @@ def _safetensors(path: Path) -> Iterator[Any]:
             f"{path} is a safetensors file cut short or damaged ({error}; {path.stat().st_size} bytes on disk); "
             "download it again"
         ) from error
+    except (MemoryError, RuntimeError) as error:
+        raise CheckpointError(f"{path} cannot be mapped into memory: {error}") from error
 
 
 def _open_torch(path: Path, select: _Selection, *, zipped: bool) -> Weights:

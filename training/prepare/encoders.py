@@ -243,9 +243,9 @@ def _single_file_vae(path: Path) -> Any:
 
     try:
         found = open_weights(path, ("first_stage_model.", "encoder.", "decoder.", "quant_conv.", "post_quant_conv."))
+        tensors = {name.removeprefix("first_stage_model."): value.float() for name, value in found.tensors.items()}
     except CheckpointError as error:
         raise EncoderError(str(error)) from error
-    tensors = {name.removeprefix("first_stage_model."): value.float() for name, value in found.tensors.items()}
     levels = (tensors.get(f"encoder.down.{k}.block.0.conv2.bias") for k in range(4))
     widths = tuple(len(bias) for bias in levels if bias is not None)
     if len(widths) < 4:
