@@ -30,9 +30,8 @@ const HELP =
  *
  * @param {any} node
  * @param {[Lambda, Lambda]} pair
- * @param {(event: WheelEvent) => void} zoom - what the canvas does with the wheel
  */
-export function addPad(node, pair, zoom) {
+export function addPad(node, pair) {
   const [x, y] = pair;
   const pad = Object.assign(document.createElement("div"), { className: "cnc-pad", title: HELP, tabIndex: 0 });
   pad.setAttribute("role", "slider");
@@ -85,7 +84,6 @@ export function addPad(node, pair, zoom) {
     },
     reset,
     show,
-    zoom,
   });
   for (const one of pair) one.onChange(show);
 

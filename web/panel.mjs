@@ -1,5 +1,9 @@
 /** Something of ours under a node's widgets, which holds no value: what it shows is in the widgets above it. */
 
+import { app } from "../../scripts/app.js";
+
+const PANEL = "cnc-panel";
+
 function style() {
   const href = new URL("./style.css", import.meta.url).href;
   if (document.querySelector(`link[href="${href}"]`)) return;
@@ -15,6 +19,8 @@ function style() {
  */
 export function addPanel(node, name, element, height, onDraw) {
   style();
+  followNodes();
+  element.classList.add(PANEL);
   const widget = node.addDOMWidget(name, `CNC_${name.toUpperCase()}`, element, {
     serialize: false, // in the API format
     hideInPanel: true, // at the page's side, which would take the element out of the node
@@ -26,6 +32,41 @@ export function addPanel(node, name, element, height, onDraw) {
   });
   widget.serialize = false; // in the workflow
 }
+
+let following = false;
+
+/** Look after the panels whenever the canvas is drawn, which it is after every change of a graph and of nodes. */
+function followNodes() {
+  if (following) return;
+  following = true;
+  const { canvas } = app;
+  const before = canvas.onDrawForeground;
+  canvas.onDrawForeground = function (/** @type {any[]} */ ...given) {
+    before?.apply(this, given);
+    for (const shown of document.querySelectorAll(`[data-node-id]:has(.${PANEL})`)) remount(shown);
+  };
+}
+
+/**
+ * Put the panels of the node that is there in place of those of a node that was. Nodes 2.0 mounts an element once, and
+ * keeps it for the next node of the same id: after an undo, in another tab, in a subgraph.
+ *
+ * @param {Element} shown - a node of Nodes 2.0 on the page
+ */
+function remount(shown) {
+  const node = app.canvas.graph?.getNodeById(/** @type {HTMLElement} */ (shown).dataset.nodeId);
+  const own = (node?.widgets ?? []).map((/** @type {any} */ one) => one.element).filter(isPanel);
+  const stale = [...shown.querySelectorAll(`.${PANEL}`)].filter((one) => !own.includes(one));
+  const missing = own.filter((/** @type {Element} */ one) => !shown.contains(one));
+  if (stale.length !== missing.length) return; // the host is about to mount some itself
+  stale.forEach((one, index) => {
+    const focused = one === document.activeElement;
+    one.replaceWith(missing[index]);
+    if (focused) missing[index].focus({ preventScroll: true });
+  });
+}
+
+const isPanel = (/** @type {any} */ element) => element instanceof HTMLElement && element.classList.contains(PANEL);
 
 /**
  * Call `show` on what changes a widget's value without a hand: a workflow that is loaded, an undo, a link.

@@ -21,11 +21,10 @@ const release = new RunOnRelease(
 
 /** Put on a node of the pack what belongs on it. */
 export function dress(/** @type {any} */ node) {
-  const zoom = (/** @type {WheelEvent} */ event) => app.canvas.processMouseWheel(event);
-  if (node.comfyClass === "CnC_PlaceLayer") addHandles(node, zoom);
+  if (node.comfyClass === "CnC_PlaceLayer") addHandles(node);
   const pair = lambdas(node);
   if (!pair) return;
-  addPad(node, pair, zoom);
+  addPad(node, pair);
   addStrip(node);
   for (const lambda of pair) lambda.onChange(() => release.note(lambda));
 }

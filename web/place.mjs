@@ -57,9 +57,8 @@ function element(tag, className, parent) {
  * Put the picture under the node's widgets. It holds no value of its own: it shows the widgets' and sets them.
  *
  * @param {any} node
- * @param {(event: WheelEvent) => void} zoom - what the canvas does with the wheel
  */
-export function addHandles(node, zoom) {
+export function addHandles(node) {
   const widget = (/** @type {string} */ name) => node.widgets?.find((/** @type {any} */ one) => one.name === name);
   if (![...Object.keys(INPUTS), "flip"].every(widget)) return; // a node whose pack is of another version
   const entries = Object.entries(INPUTS).map(([name, given]) => [name, new Value(node, widget(name), name, given)]);
@@ -128,7 +127,7 @@ export function addHandles(node, zoom) {
     const by = STEPS[name][Number(event.shiftKey && !"+_<>".includes(event.key))];
     values[name].set(name === "scale" ? values.scale.value * by ** sign : values[name].value + sign * by);
   };
-  listen(place, { begin, moves: MOVES, step, reset, show, zoom });
+  listen(place, { begin, moves: MOVES, step, reset, show });
   for (const one of Object.values(values)) one.onChange(show);
   followChanges(node, show);
 

@@ -1,5 +1,7 @@
 /** A surface of a node that one drags on and steers by keys. It holds no value: it says what was asked for. */
 
+import { app } from "../../scripts/app.js";
+
 /**
  * @typedef {(event: PointerEvent) => void} Follow - a drag going on
  * @param {HTMLElement} surface
@@ -9,11 +11,11 @@
  * @param {(move: any, event: KeyboardEvent) => void} answers.step - one of them, once
  * @param {() => void} answers.reset - a double click or Enter
  * @param {() => void} answers.show - be up to date, looked at
- * @param {(event: WheelEvent) => void} answers.zoom - what the canvas does with the wheel
  */
-export function listen(surface, { begin, moves, step, reset, show, zoom }) {
+export function listen(surface, { begin, moves, step, reset, show }) {
   /** @type {Follow | null} */
   let follow = null;
+  let stepped = false;
   surface.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
     // Or the node would be dragged. The default stays: the host looks for changes at the mouse's release.
@@ -39,7 +41,16 @@ export function listen(surface, { begin, moves, step, reset, show, zoom }) {
     event.preventDefault();
     if (move) step(move, event);
     else reset();
+    stepped = true;
   });
-  surface.addEventListener("wheel", zoom, { passive: true });
+  surface.addEventListener("keyup", () => {
+    if (!stepped) return;
+    stepped = false;
+    // The host looks for changes at the mouse's release, and at a key's where no element has the keyboard: one step
+    // for undo, and in what the tab keeps.
+    app.canvas.emitBeforeChange();
+    app.canvas.emitAfterChange();
+  });
+  surface.addEventListener("wheel", (event) => app.canvas.processMouseWheel(event), { passive: true });
   surface.addEventListener("focus", show);
 }

@@ -11,6 +11,7 @@ import os
 import shutil
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,13 @@ def settings() -> dict[str, Any]:
 def editor(server: Server, browser: Browser, settings: dict[str, Any]) -> Iterator[Editor]:
     """An open page. What our scripts write to the console as error or warning fails the test."""
     configure(server, settings)
+    with open_page(browser, server) as page:
+        yield page
+
+
+@contextmanager
+def open_page(browser: Browser, server: Server) -> Iterator[Editor]:
+    """A page in a browser profile of its own. Raises AssertionError at the end if our scripts complained."""
     context = browser.new_context(viewport={"width": 1600, "height": 1000}, accept_downloads=True)
     context.set_default_timeout(chromium.ANSWER)
     context.set_default_navigation_timeout(chromium.ANSWER)

@@ -91,9 +91,9 @@ class Editor:
         if any(OURS in part or "ComposeAndConquer" in part for part in (words, place)):
             self.complaints.append(f"{place}: {words}")
 
-    def load(self, prompt: Mapping[str, Any], class_type: str = "CnC_Compose") -> None:
-        """Open a workflow in the API format and look at one of its nodes."""
-        self.page.evaluate("prompt => app.loadApiJson(prompt, 'test')", prompt)
+    def load(self, prompt: Mapping[str, Any], class_type: str = "CnC_Compose", name: str = "test") -> None:
+        """Open a workflow in the API format, in a tab of its own, and look at one of its nodes."""
+        self.page.evaluate("([prompt, name]) => app.loadApiJson(prompt, name)", [prompt, name])
         self.page.wait_for_function(f"type => {{ {FIND} return !!find(type); }}", arg=class_type)
         if self.scripts and class_type in DRESSED:
             held = f"([type, name]) => {{ {FIND} return find(type).widgets.some(one => one.name === name); }}"
