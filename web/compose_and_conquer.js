@@ -97,6 +97,12 @@ app.registerExtension({
 
   setup() {
     load(); // nobody waits for it: a node comes by hand, and that is later
+    const { loadGraphData } = app;
+    app.loadGraphData = async function (/** @type {any[]} */ ...given) {
+      const answer = await loadGraphData.apply(this, given);
+      panels?.recall(app.graph); // the front end's hooks come before it has changed to the workflow's tab
+      return answer;
+    };
   },
 
   async beforeConfigureGraph(/** @type {any} */ workflow) {
@@ -110,7 +116,6 @@ app.registerExtension({
   afterConfigureGraph() {
     if (provided) app.refreshComboInNodes(); // or the loaders' lists would lack them until the page is opened anew
     provided = false;
-    panels?.recall(app.graph);
   },
 
   nodeCreated(/** @type {any} */ node) {

@@ -1,6 +1,7 @@
 /** What the pack puts on its nodes: pad, strip and handles, and what watches them. */
 
 import { app } from "../../scripts/app.js";
+import { queueFor } from "./jobs.mjs";
 import { lambdas } from "./lambdas.mjs";
 import { addPad } from "./pad.mjs";
 import { addHandles } from "./place.mjs";
@@ -16,7 +17,7 @@ export { recall } from "./executed.mjs";
 const release = new RunOnRelease(
   () => app.extensionManager.setting.get("ComposeAndConquer.RunOnRelease"),
   () => app.canvas.graph.nodes.flatMap((/** @type {any} */ node) => lambdas(node) ?? []),
-  () => app.queuePrompt(0, 1),
+  queueFor,
 );
 
 /** Put on a node of the pack what belongs on it. */

@@ -9,7 +9,7 @@ export class RunOnRelease {
   /**
    * @param {() => boolean} enabled
    * @param {() => Lambda[]} reachable - all lambdas that the user can reach now
-   * @param {() => unknown} run
+   * @param {(node: any) => unknown} run - the workflow, for the sake of the node that was changed
    */
   constructor(enabled, reachable, run) {
     this.enabled = enabled;
@@ -56,9 +56,9 @@ export class RunOnRelease {
     this.timer = setTimeout(() => {
       this.timer = undefined;
       if (this.held) return;
-      const moved = [...this.changed].some((one) => this.before.has(one) && this.before.get(one) !== one.value);
+      const moved = [...this.changed].find((one) => this.before.has(one) && this.before.get(one) !== one.value);
       this.changed.clear();
-      if (moved && this.enabled()) this.run();
+      if (moved && this.enabled()) this.run(moved.node);
     }, milliseconds);
   }
 }

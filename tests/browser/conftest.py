@@ -82,6 +82,12 @@ def settings() -> dict[str, Any]:
 
 
 @pytest.fixture
+def releasing(settings: dict[str, Any]) -> None:
+    """Run-on-release is on; ask for it before `editor`."""
+    settings["ComposeAndConquer.RunOnRelease"] = True
+
+
+@pytest.fixture
 def editor(server: Server, browser: Browser, settings: dict[str, Any]) -> Iterator[Editor]:
     """An open page. What our scripts write to the console as error or warning fails the test."""
     configure(server, settings)

@@ -438,6 +438,10 @@ class Editor:
         ends = ("execution_success", "execution_error", "execution_interrupted")
         return next((kind for kind, _ in self.heard[begun:] if kind in ends), None)
 
+    def ended(self, job: str) -> bool:
+        """Whether the page was told that a job has ended well, which it is after all that the job has shown."""
+        return any(kind == "execution_success" and data["prompt_id"] == job for kind, data in self.heard)
+
     def wait_for(self, condition: Callable[[], object], what: str, seconds: float = 120) -> None:
         """Let the page go on until the condition holds."""
         until = time.monotonic() + seconds

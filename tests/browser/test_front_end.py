@@ -26,12 +26,6 @@ def prompt(server: Server) -> dict[str, Any]:
     return example(server.object_info())
 
 
-@pytest.fixture
-def releasing(settings: dict[str, Any]) -> None:
-    """Run-on-release is on."""
-    settings["ComposeAndConquer.RunOnRelease"] = True
-
-
 def id_of(prompt: dict[str, Any], class_type: str) -> str:
     return next(key for key, node in prompt.items() if node["class_type"] == class_type)
 
