@@ -78,8 +78,8 @@ export function addPad(node, pair) {
       return follow;
     },
     moves: MOVES,
-    step(move, event) {
-      const by = event.shiftKey ? FINE : STEP;
+    step(move, fine) {
+      const by = fine ? FINE : STEP;
       pair.forEach((one, axis) => move[axis] && one.set(one.value + move[axis] * by));
     },
     reset,

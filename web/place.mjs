@@ -123,8 +123,8 @@ export function addHandles(node) {
     };
   };
 
-  const step = (/** @type {[keyof typeof INPUTS, number]} */ [name, sign], /** @type {KeyboardEvent} */ event) => {
-    const by = STEPS[name][Number(event.shiftKey && !"+_<>".includes(event.key))];
+  const step = (/** @type {[keyof typeof INPUTS, number]} */ [name, sign], /** @type {boolean} */ fine) => {
+    const by = STEPS[name][Number(fine)];
     values[name].set(name === "scale" ? values.scale.value * by ** sign : values[name].value + sign * by);
   };
   listen(place, { begin, moves: MOVES, step, reset, show });

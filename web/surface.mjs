@@ -2,13 +2,48 @@
 
 import { app } from "../../scripts/app.js";
 
+/** What a key gives without Shift, by its place and what it gives with it: of the keyboards that are most common. */
+const UNSHIFTED = new Map([
+  ["Equal +", "="],
+  ["NumpadAdd +", "+"],
+  ["BracketRight *", "+"], // German, Italian, Spanish
+  ["BracketLeft *", "+"], // Portuguese
+  ["Minus _", "-"],
+  ["Slash _", "-"], // German and most of Europe
+  ["Minus =", "-"], // Japanese
+  ["NumpadSubtract -", "-"],
+  ["Comma <", ","],
+  ["Comma ;", ","],
+  ["Period >", "."],
+  ["Period :", "."],
+]);
+/** The same of this keyboard, as it was pressed. */
+const pressed = new Map();
+
+/**
+ * What a key asks for, and whether in fine steps: with Shift, if it asks for the same without. Where a character needs
+ * Shift, it is the character that counts.
+ *
+ * @param {Map<string, any>} moves
+ * @param {KeyboardEvent} event
+ * @returns {[any, boolean]}
+ */
+function asked(moves, { key, code, shiftKey }) {
+  if (!shiftKey) {
+    pressed.set(code, key);
+    return [moves.get(key), false];
+  }
+  const fine = moves.get(pressed.get(code) ?? UNSHIFTED.get(`${code} ${key}`) ?? (key.length > 1 ? key : ""));
+  return fine ? [fine, true] : [moves.get(key), false];
+}
+
 /**
  * @typedef {(event: PointerEvent) => void} Follow - a drag going on
  * @param {HTMLElement} surface
  * @param {object} answers
  * @param {(event: PointerEvent) => Follow} answers.begin - a press; what it gives follows the pointer until its release
  * @param {Map<string, any>} answers.moves - what each key asks for
- * @param {(move: any, event: KeyboardEvent) => void} answers.step - one of them, once
+ * @param {(move: any, fine: boolean) => void} answers.step - one of them, once
  * @param {() => void} answers.reset - a double click or Enter
  * @param {() => void} answers.show - be up to date, looked at
  */
@@ -34,12 +69,12 @@ export function listen(surface, { begin, moves, step, reset, show }) {
     reset();
   });
   surface.addEventListener("keydown", (event) => {
-    const move = moves.get(event.key);
+    const [move, fine] = asked(moves, event);
     if (!move && event.key !== "Enter") return;
     if (event.ctrlKey || event.metaKey || event.altKey) return; // the host's own shortcuts
     event.stopPropagation();
     event.preventDefault();
-    if (move) step(move, event);
+    if (move) step(move, fine);
     else reset();
     stepped = true;
   });

@@ -134,6 +134,39 @@ def test_the_keyboard_does_the_same(editor: Editor, prompt: dict[str, Any]) -> N
     assert values(editor) == {"x": 0.5, "y": 0.5, "scale": 1, "rotation": 0, "flip": "none"}
 
 
+KEYS = (
+    ("Equal", "=", "+", "scale", 1.1, 1.02),
+    ("NumpadAdd", "+", "+", "scale", 1.1, 1.02),
+    ("BracketRight", "+", "*", "scale", 1.1, 1.02),  # German
+    ("Minus", "+", "?", "scale", 1.1, 1.02),  # Swedish
+    ("Minus", "-", "_", "scale", 1 / 1.1, 1 / 1.02),
+    ("Minus", "-", "=", "scale", 1 / 1.1, 1 / 1.02),  # Japanese
+    ("Slash", "-", "_", "scale", 1 / 1.1, 1 / 1.02),  # German
+    ("Comma", ",", ";", "rotation", -5, -0.5),  # German
+    ("Period", ".", ">", "rotation", 5, 0.5),
+    ("Digit8", "8", "*", "scale", 1, 1),
+    ("BracketRight", "]", "}", "scale", 1, 1),
+    ("Minus", "\N{LATIN SMALL LETTER SHARP S}", "?", "scale", 1, 1),  # German
+    ("Semicolon", ";", "+", "scale", 1, 1.1),  # Japanese: plus itself needs Shift
+)
+"""Where a key is, what it gives without Shift and with it, and what they do to a value."""
+
+
+def test_shift_makes_fine_steps_on_every_keyboard(editor: Editor, prompt: dict[str, Any]) -> None:
+    """Whatever character a key gives with Shift; keys that mean something else do nothing."""
+    editor.load(prompt, NODE)
+    place = editor.page.get_by_role("application", name="Place of the object")
+    for key, name, wanted in (("Shift+Minus", "scale", 0.98), ("Shift+Equal", "scale", 1.02)):
+        place.press("Enter")
+        place.press(key)
+        assert values(editor)[name] == pytest.approx(wanted), key
+    for code, plain, shifted, name, coarse, fine in KEYS:
+        for key, shift, change in ((plain, False, coarse), (shifted, True, fine)):
+            place.press("Enter")
+            place.dispatch_event("keydown", {"code": code, "key": key, "shiftKey": shift})
+            assert values(editor)[name] == pytest.approx(change, abs=0.0051), (code, key)
+
+
 def test_what_comes_over_a_link_stays(editor: Editor, prompt: dict[str, Any]) -> None:
     """A value from another node is shown as linked and not moved; the others are."""
     placed = next(key for key, node in prompt.items() if node["class_type"] == NODE)
