@@ -228,7 +228,6 @@ class ApplySoftGuidance(io.ComfyNode):
             search_aliases=["compose and conquer", "cnc", "lambda", "regional style", "attention mask"],
             inputs=[
                 io.Model.Input("model", tooltip="Any Stable Diffusion 1.5 model; LoRAs and other patches stay."),
-                Tokens.Input("tokens", tooltip="From Apply Global Fuser."),
                 io.Mask.Input("mask", tooltip="White where the foreground is. Any size; fitted to the picture."),
                 LAMBDA_FG,
                 LAMBDA_BG,
@@ -258,6 +257,11 @@ class ApplySoftGuidance(io.ComfyNode):
                     "only the positive half does, so that CFG amplifies the exemplars as well.",
                     **ADVANCED,
                 ),
+                Tokens.Input(
+                    "tokens",
+                    optional=True,
+                    tooltip="From Apply Global Fuser; without them the model passes through unchanged.",
+                ),
             ],
             outputs=[io.Model.Output("model_out", display_name="model", tooltip="To the sampler.")],
         )
@@ -267,7 +271,6 @@ class ApplySoftGuidance(io.ComfyNode):
     def execute(
         cls,
         model: Any,
-        tokens: TokenPair,
         mask: torch.Tensor,
         lambda_fg: float,
         lambda_bg: float,
@@ -276,7 +279,10 @@ class ApplySoftGuidance(io.ComfyNode):
         mode: Mode,
         resize: Resize,
         apply_to: str,
+        tokens: TokenPair | None = None,
     ) -> io.NodeOutput:
+        if tokens is None:
+            return io.NodeOutput(model)
         check_mask(masks(mask))
         given = tokens.fg if tokens.fg is not None else tokens.bg
         if given is None:

@@ -3,6 +3,8 @@
 import { app } from "../../scripts/app.js";
 
 const PANEL = "cnc-panel";
+/** Modes of a node that does not run: muted, bypassed. */
+const OFF = [2, 4];
 
 function style() {
   const href = new URL("./style.css", import.meta.url).href;
@@ -28,7 +30,10 @@ export function addPanel(node, name, element, height, onDraw) {
     getMaxHeight: () => height,
     getValue: () => "",
     setValue: () => {},
-    onDraw,
+    onDraw() {
+      element.classList.toggle("cnc-off", OFF.includes(node.mode));
+      onDraw?.();
+    },
   });
   widget.serialize = false; // in the workflow
 }

@@ -19,6 +19,7 @@ DESIGNED = {
     "CnC_SelectObject",
     *("CnC_SplitLayers", "CnC_DepthMap"),
 }
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 RENEW = "CNC_RENEW_SCHEMA=1 python -m pytest tests/host/test_object_info.py"
 
 
@@ -90,21 +91,27 @@ def test_lambda_is_a_slider(nodes: dict[str, dict[str, Any]], node_id: str, laye
 def broken(recorded: dict[str, Any], found: dict[str, Any]) -> list[str]:
     """What of the schema breaks workflows saved with the recorded one.
 
-    Ids, types, defaults and order stay; a new input is optional and last, since saved values go by their place;
-    a new output is last, since links do. Choices may grow, for instance with the files in a models folder.
+    Ids, types and defaults stay; an input that was required may become optional. Saved values go by the place of their
+    widget among the widgets, and links by the input's name: widgets keep their order, and a new input is optional
+    and, if it is a widget, last. A new output is last, since links go by its place. Choices may grow, for instance
+    with the files in a models folder.
     """
     wrong = [f"{node_id} is gone" for node_id in recorded.keys() - found.keys()]
     for node_id in recorded.keys() & found.keys():
         old, new = recorded[node_id], found[node_id]
-        for place, one in enumerate(old["inputs"]):
-            now = new["inputs"][place] if place < len(new["inputs"]) else {}
+        by_id = {one["id"]: one for one in new["inputs"]}
+        before, after = ([one["id"] for one in node["inputs"] if one["type"] in WIDGETS] for node in (old, new))
+        if after[: len(before)] != before:
+            wrong.append(f"{node_id}: the widgets were {before}, are {after}")
+        for one in old["inputs"]:
+            now = by_id.pop(one["id"], {})
             for fact in ("id", "type", "required", "default"):
-                if one.get(fact) != now.get(fact):
+                loosened = fact == "required" and now.get(fact) is False
+                if one.get(fact) != now.get(fact) and not loosened:
                     wrong.append(f"{node_id}: {one['id']}: {fact} was {one.get(fact)!r}, is {now.get(fact)!r}")
             lost = [choice for choice in one.get("options", ()) if choice not in now.get("options", ())]
             wrong += [f"{node_id}: {one['id']}: the choice {choice!r} is gone" for choice in lost]
-        added = new["inputs"][len(old["inputs"]) :]
-        wrong += [f"{node_id}: {one['id']} is new and required" for one in added if one["required"]]
+        wrong += [f"{node_id}: {one['id']} is new and required" for one in by_id.values() if one["required"]]
         if new["outputs"][: len(old["outputs"])] != old["outputs"]:
             wrong.append(f"{node_id}: outputs were {old['outputs']}, are {new['outputs']}")
     return wrong
@@ -140,6 +147,10 @@ def _insert_optional(inputs: list[dict[str, Any]], outputs: list[list[str]]) -> 
     inputs.insert(2, {"id": "new", "type": "FLOAT", "required": False, "default": 0.0})
 
 
+def _require(inputs: list[dict[str, Any]], outputs: list[list[str]]) -> None:
+    next(one for one in inputs if not one["required"])["required"] = True
+
+
 def _add_required(inputs: list[dict[str, Any]], outputs: list[list[str]]) -> None:
     inputs.append({"id": "new", "type": "FLOAT", "required": True, "default": 0.0})
 
@@ -161,7 +172,7 @@ def _insert_output(inputs: list[dict[str, Any]], outputs: list[list[str]]) -> No
 
 
 BREAKING = (
-    *(_rename, _remove, _reorder, _insert_optional, _add_required),
+    *(_rename, _remove, _reorder, _insert_optional, _add_required, _require),
     *(_change_type, _change_default, _lose_choice, _insert_output),
 )
 
@@ -181,7 +192,7 @@ def test_a_lost_node_is_refused(data: Path) -> None:
 
 
 def test_what_breaks_nothing_is_accepted(data: Path) -> None:
-    """A new node, a new choice, an optional input after all others, an output after all others."""
+    """A new node, a new choice, an optional input after all others, one less needed, an output after all others."""
     recorded = json.loads((data / "schema.json").read_text())
     changed = copy.deepcopy(recorded)
     changed["CnC_New"] = changed["CnC_LoadMini"]
@@ -189,4 +200,5 @@ def test_what_breaks_nothing_is_accepted(data: Path) -> None:
     node["inputs"][1]["options"].append("newest.pt")
     node["inputs"].append({"id": "new", "type": "FLOAT", "required": False, "default": 0.0})
     node["outputs"].append(["more", "IMAGE"])
+    changed["CnC_SoftGuidance"]["inputs"][0]["required"] = False
     assert broken(recorded, changed) == []

@@ -189,6 +189,16 @@ def test_a_lambda_on_compose_runs_one_part_of_it_and_the_sampler_again(golden_se
     assert not torch.equal(latent(golden_server, first), latent(golden_server, changed))
 
 
+def test_without_tokens_the_model_passes_through(golden_server: Server) -> None:
+    """As the front end sends a workflow whose Apply Global Fuser is bypassed: without node and link."""
+    bypassed, plain = composed(), composed()
+    del bypassed["tokens"], bypassed["guidance"]["inputs"]["tokens"]
+    plain["sampler"]["inputs"]["model"] = plain["guidance"]["inputs"]["model"]
+    del plain["tokens"], plain["guidance"]
+    without, alone, whole = (latent(golden_server, golden_server.run(one)) for one in (bypassed, plain, composed()))
+    assert torch.equal(without, alone) and not torch.equal(without, whole)
+
+
 @pytest.mark.parametrize(
     ("prompt", "words"),
     [
