@@ -1,10 +1,11 @@
 """Compose and Conquer in plain torch: fusers, soft guidance, the U-Net for training, checkpoints."""
 
-from .attention import GuidedContext, GuidedTokens, Kernels, fused_attention, guided_attention
+from .attention import Kernels, fused_attention, guided_attention
 from .checkpoints import CheckpointError, Fusers, load_fusers, read_checkpoint, save_fusers
 from .config import FuserConfig
 from .global_fuser import GlobalFuser
-from .guidance import Guidance, Region, token_mask
+from .guidance import Guidance, Region, Schedule, token_mask
+from .guided_tokens import GuidedContext, GuidedTokens
 from .local_fuser import DepthEncoding, LocalFuser
 from .triplet import Triplet, make_triplet
 from .unet import UNet
@@ -21,6 +22,7 @@ __all__ = [
     "Kernels",
     "LocalFuser",
     "Region",
+    "Schedule",
     "Triplet",
     "UNet",
     "fused_attention",

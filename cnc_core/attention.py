@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .guidance import Guidance, Mode, token_mask
+from .guidance import Mode
 
 _ALIGNMENT = 16
 """Fused kernels on a GPU copy a mask whose rows do not start at a multiple of this many elements."""
@@ -110,52 +110,3 @@ def _with_text(logits: Tensor, text: int, dtype: torch.dtype) -> Tensor:
     tokens = logits.shape[-1]
     after = -(text + tokens) % _ALIGNMENT
     return F.pad(logits, (text, after))[..., : text + tokens]
-
-
-class GuidedTokens:
-    """The tokens of a guidance as attention layers take them: weighted, and with masks made once a layer size.
-
-    Keep one over the steps of a run that share guidance, batch, dtype and device. token_bias (B or 1, 1, N) is
-    added to the tokens' logits.
-    """
-
-    def __init__(self, guidance: Guidance, token_bias: Tensor | None = None) -> None:
-        self.guidance = guidance
-        self.token_bias = token_bias
-        self.tokens = guidance.tokens()
-        self._masks: dict[tuple[int, int, int, torch.dtype], Tensor] = {}
-
-    def append_to(self, text: Tensor) -> Tensor:
-        """Return text (B, T, D) with the tokens after it, (B, T + N, D), in the text's dtype."""
-        tokens = self.tokens.to(text)
-        if tokens.shape[-1] != text.shape[-1] or tokens.shape[0] not in (1, text.shape[0]):
-            raise ValueError(f"tokens of shape {tuple(tokens.shape)} do not fit text of shape {tuple(text.shape)}")
-        return torch.cat([text, tokens.expand(text.shape[0], -1, -1)], dim=1)
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int, height: int, width: int, kernel: Kernel) -> Tensor:
-        """Do :func:`guided_attention` for a layer of ``height`` x ``width`` queries."""
-        mask = token_mask(self.guidance, height, width)
-        if self.guidance.mode != "release":
-            return guided_attention(q, k, v, heads, mask, self.guidance.mode, token_bias=self.token_bias, kernel=kernel)
-        text = k.shape[1] - mask.shape[2]
-        key = (height, width, text, q.dtype)
-        if key not in self._masks:
-            self._masks[key] = release_mask(mask, text, q.dtype, self.token_bias)
-        return kernel(q, k, v, heads, mask=self._masks[key])
-
-
-class GuidedContext:
-    """What the cross-attention layers of one forward attend to: the text and, with guidance, the tokens.
-
-    text: (B, T, D). guidance: a Guidance, or the GuidedTokens made of one.
-    """
-
-    def __init__(self, text: Tensor, guidance: Guidance | GuidedTokens | None = None) -> None:
-        self.tokens = GuidedTokens(guidance) if isinstance(guidance, Guidance) else guidance
-        self.states = text if self.tokens is None else self.tokens.append_to(text)
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int, height: int, width: int, kernel: Kernel) -> Tensor:
-        """Attend from q, the queries of a layer of ``height`` x ``width``, to the projections of ``states``."""
-        if self.tokens is None:
-            return kernel(q, k, v, heads)
-        return self.tokens.attend(q, k, v, heads, height, width, kernel)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import GuidedContext, Kernels
+from .attention import Kernels
 from .config import ATTENTION_LEVELS, FuserConfig
+from .guided_tokens import GuidedContext
 
 Operations = Any
 """A namespace with Conv2d, Linear, GroupNorm and LayerNorm."""

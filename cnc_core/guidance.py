@@ -1,10 +1,13 @@
-"""Soft guidance: which exemplar's tokens each place of the image may attend to (paper section 3.3)."""
+"""Soft guidance: which tokens each place of the image may attend to, how strongly and when (paper section 3.3)."""
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,23 +15,98 @@ from torch.nn import functional as F
 
 Mode = Literal["release", "paper"]
 Resize = Literal["area", "release"]
+WeightMode = Literal["scale", "gate"]
+BlockGroup = Literal["input", "middle", "output"]
+
+MODES: tuple[Mode, ...] = ("release", "paper")
+RESIZES: tuple[Resize, ...] = ("area", "release")
+WEIGHT_MODES: tuple[WeightMode, ...] = ("scale", "gate")
+BLOCK_GROUPS: tuple[BlockGroup, ...] = ("input", "middle", "output")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When in the sampling a region acts, and how its weight changes over it.
+
+    Args:
+        start_percent, end_percent: the part of the sampling in which it acts, 0 being the start and 1 the end.
+        curve: points (percent, factor), their percents rising; the weight is multiplied by the piecewise linear
+            function through them, constant before the first and after the last. Empty for 1.
+        input, middle, output: factors of the weight in these groups of the U-Net's blocks.
+
+    Raises ValueError for a factor that is negative or not finite, and for percents that do not rise within [0, 1].
+    """
+
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    curve: tuple[tuple[float, float], ...] = ()
+    input: float = 1.0
+    middle: float = 1.0
+    output: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "curve", tuple((float(at), float(factor)) for at, factor in self.curve))
+        factors = [*(factor for _, factor in self.curve), *self.block_factors]
+        if not all(math.isfinite(factor) and factor >= 0 for factor in factors):
+            raise ValueError(f"a schedule's factors must be finite numbers, 0 or more, got {factors}")
+        percents = [at for at, _ in self.curve]
+        rising = all(before < after for before, after in pairwise(percents))
+        if not rising or not all(0 <= at <= 1 for at in [*percents, self.start_percent, self.end_percent]):
+            raise ValueError(
+                f"a schedule's percents must be in [0, 1] and those of a curve rise, got {percents} from "
+                f"{self.start_percent} to {self.end_percent}"
+            )
+
+    @property
+    def block_factors(self) -> tuple[float, float, float]:
+        """The factors of the groups, in the order of BLOCK_GROUPS."""
+        return self.input, self.middle, self.output
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it acts all the time and alike."""
+        return (self.start_percent, self.end_percent) == (0.0, 1.0) and len({factor for _, factor in self.curve}) < 2
+
+    def factor(self, percent: float) -> float:
+        """Return the curve's factor at a percent of the sampling in [0, 1]."""
+        if not self.curve:
+            return 1.0
+        after = bisect_right(self.curve, percent, key=lambda point: point[0])
+        if after in (0, len(self.curve)):
+            return self.curve[min(after, len(self.curve) - 1)][1]
+        (left, low), (right, high) = self.curve[after - 1 : after + 1]
+        return low + (high - low) * (percent - left) / (right - left)
 
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """The tokens of one exemplar and where they act.
+    """The tokens of one exemplar, or of a text, and where, how strongly and when they act.
 
-    tokens: (B, N, D), before lambda. mask: (B or 1, 1, H, W) in [0, 1] at any resolution, or None for all
-    that no other region covers, after resizing. weight: lambda, which multiplies the tokens.
+    Args:
+        tokens: (B, N, D), before the weight. None of them (N = 0) keeps the region's place free of others.
+        mask: (B or 1, 1, H, W) in [0, 1] at any resolution, or None for all that no other region covers, after
+            resizing. Regions that are given the same tensor cover it once.
+        weight: lambda, 0 or more.
+        weight_mode: "scale" multiplies the tokens, as the release does. "gate" gives them weight times the
+            attention, by adding log(weight) to their logits; at 0 they are not there.
+        schedule: when it acts.
+        positive_only: whether it acts on the positive prompt's half alone.
     """
 
     tokens: Tensor
     mask: Tensor | None
     weight: float = 1.0
+    weight_mode: WeightMode = "scale"
+    schedule: Schedule = field(default_factory=Schedule)
+    positive_only: bool = False
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 3:
             raise ValueError(f"region tokens must be (B, N, D), got shape {tuple(self.tokens.shape)}")
+        if self.weight_mode not in WEIGHT_MODES:
+            raise ValueError(f"weight_mode must be 'scale' or 'gate', got {self.weight_mode!r}")
+        if self.weight_mode == "gate" and not (math.isfinite(self.weight) and self.weight >= 0):
+            raise ValueError(f"a gate's weight must be a finite number, 0 or more, got {self.weight}")
         if self.mask is None:
             return
         if self.mask.ndim != 4 or self.mask.shape[1] != 1:
@@ -38,6 +116,13 @@ class Region:
                 f"a region has {self.tokens.shape[0]} sets of tokens and {self.mask.shape[0]} masks; "
                 "give as many masks as sets of tokens, or one for all"
             )
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is a gate whose weight is 0 throughout."""
+        schedule = self.schedule
+        weights = (self.weight, max(schedule.block_factors), max((f for _, f in schedule.curve), default=1.0))
+        return self.weight_mode == "gate" and 0.0 in weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,16 +138,19 @@ class Guidance:
     regions: tuple[Region, ...]
     mode: Mode = "release"
     resize: Resize = "area"
-    _masks: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "regions", tuple(self.regions))
         if not self.regions:
             raise ValueError("guidance needs at least one region; without regions pass no guidance")
-        if self.mode not in ("release", "paper"):
+        if self.mode not in MODES:
             raise ValueError(f"mode must be 'release' or 'paper', got {self.mode!r}")
-        if self.resize not in ("area", "release"):
+        if self.resize not in RESIZES:
             raise ValueError(f"resize must be 'area' or 'release', got {self.resize!r}")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Guidance:
+        """Return itself: nothing of it changes, and its tensors are large."""
+        return self
 
     def extended(self, other: Guidance) -> Guidance:
         """Return a new guidance with the regions of ``other`` appended; both must agree on mode and resize."""
@@ -73,34 +161,68 @@ class Guidance:
             )
         return Guidance((*self.regions, *other.regions), self.mode, self.resize)
 
-    def tokens(self) -> Tensor:
-        """Return all regions' tokens times their weights, (B, sum of N, D)."""
-        return torch.cat(broadcast_batch([region.tokens * region.weight for region in self.regions]), dim=1)
+    def tokens(self, factors: Sequence[float | None] | None = None) -> Tensor:
+        """Return all regions' tokens, (B, sum of N, D), those of "scale" times weight and factor.
+
+        factors: one for each region, 1 without it; None leaves the region's tokens as they are.
+        """
+        factors = [1.0] * len(self.regions) if factors is None else factors
+        scaled = [
+            region.tokens
+            if factor is None or region.weight_mode == "gate"
+            else region.tokens * (region.weight * factor)
+            for region, factor in zip(self.regions, factors, strict=True)
+        ]
+        return torch.cat(broadcast_batch(scaled), dim=1)
+
+    def without_closed_gates(self) -> Guidance:
+        """Return the guidance without the tokens of gates that are never open; their regions keep their places."""
+        closed = [region for region in self.regions if region.is_closed and region.tokens.shape[1]]
+        if not closed:
+            return self
+        regions = [
+            replace(region, tokens=region.tokens[:, :0]) if region.is_closed else region for region in self.regions
+        ]
+        return replace(self, regions=tuple(regions))
 
 
-def token_mask(guidance: Guidance, height: int, width: int) -> Tensor:
+def token_mask(guidance: Guidance, height: int, width: int, acts: Tensor | None = None) -> Tensor:
     """Return the mask over all tokens for an attention layer of ``height`` x ``width`` queries.
 
-    The result is (B or 1, height * width, sum of N) in [0, 1], in the order of the regions. It is computed
-    once for each size and kept on the guidance.
+    acts: (B or 1, R) of 0 and 1, which regions act in which picture; one that does not covers nothing. Without
+    it all do. The result is (B or 1, height * width, sum of N) in [0, 1], in the order of the regions.
     """
-    cached = guidance._masks.get((height, width))
-    if cached is not None:
-        return cached
-    given = [None if r.mask is None else _resize(r.mask, height, width, guidance.resize) for r in guidance.regions]
-    present = [mask for mask in given if mask is not None]
-    if present:
-        rest = (1 - torch.stack(broadcast_batch(present)).sum(0)).clamp(min=0)
-    else:
-        tokens = guidance.regions[0].tokens
-        rest = torch.ones(1, 1, height, width, dtype=torch.float32, device=tokens.device)
-    columns = [
-        (rest if mask is None else mask).flatten(2).transpose(1, 2).expand(-1, -1, region.tokens.shape[1])
-        for region, mask in zip(guidance.regions, given, strict=True)
+    return token_columns(guidance, resized_masks(guidance, height, width), acts)
+
+
+def resized_masks(guidance: Guidance, height: int, width: int) -> list[Tensor]:
+    """Return each distinct mask of the regions at a layer's size, (B or 1, height * width, 1), in fp32.
+
+    Where no region has a mask there is one of zeros.
+    """
+    distinct = list({id(region.mask): region.mask for region in guidance.regions if region.mask is not None}.values())
+    if not distinct:
+        return [torch.zeros(1, height * width, 1, device=guidance.regions[0].tokens.device)]
+    return [_resize(mask, height, width, guidance.resize).flatten(2).transpose(1, 2) for mask in distinct]
+
+
+def token_columns(guidance: Guidance, masks: Sequence[Tensor], acts: Tensor | None = None) -> Tensor:
+    """Return :func:`token_mask` from what :func:`resized_masks` gave."""
+    places: dict[int, int] = {}
+    regions = [
+        None if region.mask is None else places.setdefault(id(region.mask), len(places)) for region in guidance.regions
     ]
-    result = torch.cat(broadcast_batch(columns), dim=2)
-    guidance._masks[height, width] = result
-    return result
+    covered = list(masks)
+    if acts is not None:  # what no region of a mask acts on is left to others
+        for place in places.values():
+            own = [index for index, at in enumerate(regions) if at == place]
+            covered[place] = masks[place] * acts[:, own].amax(1)[:, None, None]
+    rest = (1 - torch.stack(broadcast_batch(covered)).sum(0)).clamp(min=0)
+    shown = [
+        (rest if at is None else masks[at]).expand(-1, -1, region.tokens.shape[1])
+        for region, at in zip(guidance.regions, regions, strict=True)
+    ]
+    return torch.cat(broadcast_batch(shown), dim=2)
 
 
 def _resize(mask: Tensor, height: int, width: int, how: Resize) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import FUSED, GuidedContext, GuidedTokens, Kernel, Kernels
+from .attention import FUSED, Kernel, Kernels
 from .blocks import (
     Block,
     Operations,
@@ -25,6 +25,7 @@ from .blocks import (
 )
 from .config import FuserConfig
 from .guidance import Guidance
+from .guided_tokens import GuidedContext, GuidedTokens
 
 DEPTH_SCALE = 8
 """Pixels of a depth map for each latent pixel."""
@@ -230,7 +231,7 @@ class LocalFuser(nn.Module):
             modulations = None if level is None else depth.modulations[level]
             h = layers(h, emb, guided_context, kernels, modulations=modulations)
             residuals.append(zero_conv(h))
-        h = self.middle_block(h, emb, guided_context, kernels)
+        h = self.middle_block(h, emb, guided_context.of("middle"), kernels)
         residuals.append(self.middle_block_out(h))
         return residuals
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .attention import FUSED, GuidedContext, GuidedTokens, Kernel, Kernels
+from .attention import FUSED, Kernel, Kernels
 from .blocks import (
     Block,
     Operations,
@@ -23,6 +23,7 @@ from .blocks import (
 )
 from .config import ATTENTION_LEVELS, FuserConfig
 from .guidance import Guidance
+from .guided_tokens import GuidedContext, GuidedTokens
 
 
 class Encoded(NamedTuple):
@@ -59,13 +60,14 @@ class UNet(nn.Module):
 
     def encode(self, x: Tensor, timesteps: Tensor, context: GuidedContext, kernels: Kernels = FUSED) -> Encoded:
         """Run the encoder and the middle block; training may do so without gradient."""
+        context = context.of("input")
         emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(x.dtype))
         skips = []
         h = x
         for layers in self.input_blocks:
             h = layers(h, emb, context, kernels)
             skips.append(h)
-        return Encoded(self.middle_block(h, emb, context, kernels), tuple(skips), emb)
+        return Encoded(self.middle_block(h, emb, context.of("middle"), kernels), tuple(skips), emb)
 
     def decode(
         self,
@@ -76,6 +78,7 @@ class UNet(nn.Module):
     ) -> Tensor:
         """Run the decoder, with the residuals added to the skip connections and to the middle's output."""
         h, skips, emb = encoded
+        context = context.of("output")
         if residuals is not None:
             if len(residuals) != len(skips) + 1:
                 raise ValueError(f"expected {len(skips) + 1} residuals, got {len(residuals)}")

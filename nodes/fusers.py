@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from comfy_api.latest import io
 
-from ..cnc_core.guidance import Mode, Region, Resize
+from ..cnc_core.guidance import MODES, RESIZES, Guidance, Mode, Region, Resize, Schedule
 from ..cnc_core.pictures import check_image, check_mask
 from .host.control import LocalFuserControl, add_control
 from .host.fusers import HostFusers, exemplar_tokens, warn_of_other_maps
 from .host.fusers import Tokens as TokenPair
-from .host.guidance import ScheduledRegion, SoftGuidance, with_guidance
+from .host.guidance import with_guidance
 from .host.pictures import masks, picture
 from .host.previews import preview
 from .host.schema import ADVANCED, schema
@@ -235,7 +235,7 @@ class ApplySoftGuidance(io.ComfyNode):
                 _percent("end_percent", 1.0, "When they stop; 1 is the end."),
                 io.Combo.Input(
                     "mode",
-                    options=list(get_args(Mode)),
+                    options=list(MODES),
                     default="release",
                     tooltip="release: a token outside its region takes no attention; what the released weights were "
                     "trained with. paper: the equation of the paper, where it still takes some.",
@@ -243,7 +243,7 @@ class ApplySoftGuidance(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "resize",
-                    options=list(get_args(Resize)),
+                    options=list(RESIZES),
                     default="area",
                     tooltip="How the mask reaches the attention layers. area: the covered share of each cell. "
                     "release: the authors' bicubic resize, for their very numbers.",
@@ -295,14 +295,12 @@ class ApplySoftGuidance(io.ComfyNode):
             )
         # A layer without exemplar keeps its place, with no tokens: the other's region is not to grow over it.
         none = given[:1, :0]
+        options = {"schedule": Schedule(start_percent, end_percent), "positive_only": apply_to == "positive"}
         regions = (
-            Region(none if tokens.fg is None else tokens.fg, masks(mask)[:, None], lambda_fg),
-            Region(none if tokens.bg is None else tokens.bg, None, lambda_bg),
+            Region(none if tokens.fg is None else tokens.fg, masks(mask)[:, None], lambda_fg, **options),
+            Region(none if tokens.bg is None else tokens.bg, None, lambda_bg, **options),
         )
-        scheduled = tuple(
-            ScheduledRegion(region, start_percent, end_percent, apply_to == "positive") for region in regions
-        )
-        patched = with_guidance(model, SoftGuidance(scheduled, mode, resize))
+        patched = with_guidance(model, Guidance(regions, mode, resize))
         # Under a name that only the pack's scripts know: on Compose the host would show the mask alone.
         shown = preview(masks(mask), "mask of the guidance", cls)
         return io.NodeOutput(patched, ui={"cnc_layer": shown["images"], "cnc_title": shown["cnc_title"]})

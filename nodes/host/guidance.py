@@ -1,16 +1,16 @@
 """Soft guidance as a patch on a MODEL.
 
-What the model carries is data: the regions and their schedule. At the start of a sampling run a wrapper makes the
-run's cache; at each forward another wrapper adds the tokens behind the text (``attn2_patch``) and the masked
-attention (``attn2_replace``), beside whatever other packs have put there. The local fuser finds the same data in
-the run's transformer options.
+What the model carries is data: the core's :class:`Guidance`, regions and their schedules. At the start of a sampling
+run a wrapper makes the run's state; at each forward another wrapper adds the tokens behind the text (``attn2_patch``)
+and the masked attention (``attn2_replace``), beside whatever other packs have put there. The local fuser finds the same
+data in the run's transformer options.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -18,44 +18,23 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...cnc_core.attention import GuidedTokens
-from ...cnc_core.guidance import Guidance, Mode, Region, Resize
+from ...cnc_core.guidance import BlockGroup, Guidance
+from ...cnc_core.guided_tokens import GuidedTokens
 from .attention import host_kernel
+from .run_schedule import RunSchedule
 from .sizes import LATENT_SCALE, check_batch, crop, fit
 
 GUIDANCE = "cnc_guidance"
-"""Where a model's transformer options hold the :class:`SoftGuidance`; also the key of our wrappers."""
-RUN = "cnc_guidance_run"
-"""Where they hold the :class:`Run`, while one is going on."""
+"""Where a model's transformer options hold its :class:`Guidance`; also the key of our wrappers."""
+STATE = "cnc_sampling_state"
+"""Where they hold the :class:`SamplingState` of a run, while one is going on."""
 _SPAN = "cnc_token_span"
 """Where one layer's extra options hold the columns of our tokens, from the patch to the replace."""
 
-BlockKey = tuple[str, int, int]
+BlockKey = tuple[BlockGroup, int, int]
 
 
-@dataclass(frozen=True, eq=False)
-class ScheduledRegion:
-    """A region and the part of the sampling in which it acts; with ``positive_only`` on cond and not on uncond."""
-
-    region: Region
-    start_percent: float = 0.0
-    end_percent: float = 1.0
-    positive_only: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class SoftGuidance:
-    """All regions of a model. Immutable, so that models may share it however the host copies its options."""
-
-    regions: tuple[ScheduledRegion, ...]
-    mode: Mode
-    resize: Resize
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SoftGuidance:
-        return self
-
-
-def with_guidance(model: ModelPatcher, guidance: SoftGuidance) -> ModelPatcher:
+def with_guidance(model: ModelPatcher, guidance: Guidance) -> ModelPatcher:
     """Return a clone of the model with the regions added to those it has.
 
     Raises ValueError if mode or resize differ from those of the guidance it has, or if the model is no
@@ -63,7 +42,7 @@ def with_guidance(model: ModelPatcher, guidance: SoftGuidance) -> ModelPatcher:
     """
     diffusion_model = model.model.diffusion_model
     keys = cross_attention_keys(diffusion_model)
-    width = guidance.regions[0].region.tokens.shape[-1]
+    width = guidance.regions[0].tokens.shape[-1]
     found = context_width(diffusion_model)
     if not keys or found != width:
         raise ValueError(
@@ -74,7 +53,7 @@ def with_guidance(model: ModelPatcher, guidance: SoftGuidance) -> ModelPatcher:
         )
     model = model.clone()
     options = model.model_options["transformer_options"]
-    before: SoftGuidance | None = options.get(GUIDANCE)
+    before: Guidance | None = options.get(GUIDANCE)
     if before is not None:
         if (before.mode, before.resize) != (guidance.mode, guidance.resize):
             raise ValueError(
@@ -82,7 +61,7 @@ def with_guidance(model: ModelPatcher, guidance: SoftGuidance) -> ModelPatcher:
                 f"{before.mode!r} and resize {before.resize!r}, this one asks for {guidance.mode!r} and "
                 f"{guidance.resize!r}; set both nodes alike"
             )
-        guidance = SoftGuidance((*before.regions, *guidance.regions), guidance.mode, guidance.resize)
+        guidance = before.extended(guidance)
     options[GUIDANCE] = guidance
     wrappers = ((WrappersMP.OUTER_SAMPLE, _outer_sample), (WrappersMP.DIFFUSION_MODEL, _diffusion_model))
     for kind, wrapper in wrappers:
@@ -94,7 +73,7 @@ def with_guidance(model: ModelPatcher, guidance: SoftGuidance) -> ModelPatcher:
 def cross_attention_keys(diffusion_model: torch.nn.Module) -> list[BlockKey]:
     """Return the (block, index, transformer index) of every cross-attention layer of a U-Net of the host."""
     keys: list[BlockKey] = []
-    groups = [
+    groups: list[tuple[BlockGroup, Any]] = [
         ("input", getattr(diffusion_model, "input_blocks", ())),
         ("middle", (getattr(diffusion_model, "middle_block", None) or (),)),
         ("output", getattr(diffusion_model, "output_blocks", ())),
@@ -123,40 +102,46 @@ class _Chunk(NamedTuple):
     text_length: int
 
 
-class Run:
-    """What one sampling run computes once: sigmas of the schedule, tokens and masks.
+class SamplingState:
+    """What one sampling run computes once: the schedules at its sigmas, and for each kind of batch its tokens.
 
-    guider: the host's, whose ``conds`` are the run's conditioning, once it has begun.
+    guider: the host's, whose ``conds`` are the run's conditioning, once it has begun. sigmas: the run's.
     """
 
-    def __init__(self, guidance: SoftGuidance, guider: Any) -> None:
-        self.guidance = guidance
-        self._guider = guider
-        sampling = guider.model_patcher.get_model_object("model_sampling")
-        to_sigma: Callable[[float], float] = sampling.percent_to_sigma
-        self._sigmas = [
-            (float(to_sigma(region.start_percent)), float(to_sigma(region.end_percent))) for region in guidance.regions
-        ]
-        self._scheduled = any((r.start_percent, r.end_percent) != (0.0, 1.0) for r in guidance.regions)
-        self._tokens: dict[Any, GuidedTokens] = {}
+    def __init__(self, guidance: Guidance, guider: Any, sigmas: Tensor) -> None:
+        self.guidance = guidance.without_closed_gates()
         self.keys: list[BlockKey] | None = None
+        self._guider = guider
+        self._schedule: RunSchedule | None = None
+        schedules = [region.schedule for region in guidance.regions]
+        if not all(schedule.is_constant for schedule in schedules):
+            sampling = guider.model_patcher.get_model_object("model_sampling")
+            self._schedule = RunSchedule(schedules, sigmas, lambda percent: float(sampling.percent_to_sigma(percent)))
+        self._tokens: dict[Any, GuidedTokens] = {}
+        self._step: tuple[Tensor, GuidedTokens, GuidedTokens] | None = None
 
     def tokens(self, options: dict[str, Any], x: Tensor, text_length: int, text: str) -> GuidedTokens | None:
-        """Return the tokens that act on a forward of x (B, C, h, w), or None if none does at this step.
+        """Return the tokens of a forward of x (B, C, h, w), or None if there are none.
 
         options are the forward's transformer options; text_length is that of the batched text, which the
         conditioning holds under the name ``text``.
         """
-        active = self._active(options)
-        if not active:
-            return None
         uuids = options.get("uuids") or options.get("cond_or_uncond") or (0,)
         sides = options.get("cond_or_uncond") or (0,) * len(uuids)
         chunks = tuple(self._chunk(uuid, side, text, text_length) for uuid, side in zip(uuids, sides, strict=True))
-        key = (active, chunks, tuple(x.shape), text_length, x.dtype, x.device)
+        key = (chunks, tuple(x.shape), text_length, x.dtype, x.device)
         if key not in self._tokens:
-            self._tokens[key] = self._make(active, chunks, x, text_length)
-        return self._tokens[key]
+            self._tokens[key] = self._make(chunks, x, text_length)
+        tokens = self._tokens[key]
+        if not tokens.count:
+            return None
+        return tokens if self._schedule is None else self._at_step(self._schedule, tokens, options["sigmas"])
+
+    def _at_step(self, schedule: RunSchedule, tokens: GuidedTokens, sigmas: Tensor) -> GuidedTokens:
+        """Return the tokens at a forward's sigmas; the U-Net and the local fuser share what is made of them."""
+        if self._step is None or self._step[0] is not sigmas or self._step[1] is not tokens:
+            self._step = (sigmas, tokens, tokens.at_step(*schedule.at(sigmas.flatten()[:1])))
+        return self._step[2]
 
     def _chunk(self, uuid: Any, side: int, text: str, text_length: int) -> _Chunk:
         """Say what one chunk of a batch is, by the uuid of its conditioning and its side, 0 cond and 1 uncond.
@@ -171,43 +156,38 @@ class Run:
         negative = "negative" in name if any("negative" in other for other in names) else side == 1
         return _Chunk(negative, text_length if held is None else held.size()[1])
 
-    def _active(self, options: dict[str, Any]) -> tuple[int, ...]:
-        if not self._scheduled:
-            return tuple(range(len(self._sigmas)))
-        sigma = float(options["sigmas"].flatten()[0])
-        return tuple(i for i, (start, end) in enumerate(self._sigmas) if end <= sigma <= start)
-
-    def _make(self, active: tuple[int, ...], chunks: tuple[_Chunk, ...], x: Tensor, text_length: int) -> GuidedTokens:
-        batch, _, height, width = x.shape
-        images = batch // len(chunks)
-        regions, biases = [], []
-        for index in active:
-            scheduled = self.guidance.regions[index]
-            region = scheduled.region
+    def _make(self, chunks: tuple[_Chunk, ...], x: Tensor, text_length: int) -> GuidedTokens:
+        images = x.shape[0] // len(chunks)
+        fitted: dict[int, Tensor] = {}  # regions that share a mask share it when it is fitted, too
+        regions = []
+        for region in self.guidance.regions:
             check_batch(region.tokens, images, "the exemplars' tokens")
-            tokens = (region.tokens.to(x.device, torch.float32) * region.weight).to(x.dtype)
+            tokens = _for_chunks(region.tokens.to(x.device, torch.float32), len(chunks))
             mask = region.mask
             if mask is not None:
-                check_batch(mask, images, "the mask")
-                # The release resizes a mask of any size straight to each layer.
-                fitted = crop if self.guidance.resize == "release" else fit
-                mask = fitted(mask, height * LATENT_SCALE, width * LATENT_SCALE, "the mask").to(x.device)
-                mask = _for_chunks(mask, len(chunks))
-            acts = [not (scheduled.positive_only and chunk.negative) for chunk in chunks]
-            if mask is not None and not all(acts):  # where it does not act, what it covers is left to others
-                mask = mask * torch.tensor(acts, device=x.device).repeat_interleave(images)[:, None, None, None]
-            regions.append(Region(_for_chunks(tokens, len(chunks)), mask))
-            # The host repeats a short text to the batch's length, which multiplies its attention weight.
-            for_chunk = [
-                math.log(text_length / chunk.text_length) if act else -math.inf
-                for chunk, act in zip(chunks, acts, strict=True)
-            ]
-            biases.append([for_chunk] * tokens.shape[1])
-        columns = [column for region_columns in biases for column in region_columns]
-        bias = None
-        if any(value for column in columns for value in column):
-            bias = torch.tensor(columns).T.repeat_interleave(images, 0).unsqueeze(1).to(x.device)
-        return GuidedTokens(Guidance(tuple(regions), self.guidance.mode, self.guidance.resize), bias)
+                if id(mask) not in fitted:
+                    fitted[id(mask)] = self._fitted(mask, x, images, len(chunks))
+                mask = fitted[id(mask)]
+            regions.append(replace(region, tokens=tokens, mask=mask))
+        acts = [[float(not (region.positive_only and chunk.negative)) for region in regions] for chunk in chunks]
+        # The host repeats a short text to the batch's length, which multiplies its attention weight.
+        repeats = [[math.log(text_length / chunk.text_length)] for chunk in chunks]
+        guidance = replace(self.guidance, regions=tuple(regions))
+        count = sum(region.tokens.shape[1] for region in regions)
+
+        def for_images(values: list[list[float]]) -> Tensor:
+            return torch.tensor(values).repeat_interleave(images, 0).to(x.device)
+
+        bias = for_images(repeats)[:, None].expand(-1, 1, count) if any(map(any, repeats)) else None
+        return GuidedTokens(guidance, bias, None if all(map(all, acts)) else for_images(acts))
+
+    def _fitted(self, mask: Tensor, x: Tensor, images: int, chunks: int) -> Tensor:
+        """Return a mask at the size of the picture that is made, for each picture of the batch."""
+        check_batch(mask, images, "the mask")
+        height, width = x.shape[-2] * LATENT_SCALE, x.shape[-1] * LATENT_SCALE
+        # The release resizes a mask of any size straight to each layer.
+        resize = crop if self.guidance.resize == "release" else fit
+        return _for_chunks(resize(mask, height, width, "the mask").to(x.device), chunks)
 
 
 def _for_chunks(tensor: Tensor, chunks: int) -> Tensor:
@@ -220,19 +200,20 @@ def tokens_for(options: dict[str, Any], x: Tensor, text_length: int, text: str =
 
     text: the host's name for the text that it attends to, text_length of that in the batch.
     """
-    run: Run | None = options.get(RUN)
-    return run.tokens(options, x, text_length, text) if run is not None else None
+    state: SamplingState | None = options.get(STATE)
+    return None if state is None else state.tokens(options, x, text_length, text)
 
 
 def _outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
-    """Give one sampling run its cache, and free it after."""
+    """Give one sampling run its state, and free it after."""
     guider = executor.class_obj
     options = guider.model_options["transformer_options"]
-    options[RUN] = Run(options[GUIDANCE], guider)
+    sigmas = kwargs["sigmas"] if "sigmas" in kwargs else args[3]  # after noise, latent and sampler
+    options[STATE] = SamplingState(options[GUIDANCE], guider, sigmas)
     try:
         return executor(*args, **kwargs)
     finally:
-        del options[RUN]
+        del options[STATE]
 
 
 def _diffusion_model(
@@ -249,14 +230,14 @@ def _diffusion_model(
     options = transformer_options or {}
     tokens = tokens_for(options, x, context.shape[1])
     if tokens is not None:
-        run: Run = options[RUN]
-        if run.keys is None:
-            run.keys = cross_attention_keys(executor.class_obj)
+        state: SamplingState = options[STATE]
+        if state.keys is None:
+            state.keys = cross_attention_keys(executor.class_obj)
         patches = dict(options.get("patches", {}))
         patches["attn2_patch"] = [*patches.get("attn2_patch", ()), _AppendTokens(tokens)]
         replaces = dict(options.get("patches_replace", {}))
         others = replaces.get("attn2", {})
-        ours = {key: _GuidedReplace(tokens, others.get(key) or others.get(key[:2])) for key in run.keys}
+        ours = {key: _GuidedReplace(tokens, key[0], others.get(key) or others.get(key[:2])) for key in state.keys}
         replaces["attn2"] = {**others, **ours}
         options = {**options, "patches": patches, "patches_replace": replaces}
     return executor(x, timesteps, context, y, control, options, **kwargs)
@@ -267,27 +248,29 @@ class _AppendTokens:
 
     def __init__(self, tokens: GuidedTokens) -> None:
         self._tokens = tokens
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[Tensor, BlockGroup, Tensor] | None = None
 
     def __call__(
         self, n: Tensor, context: Tensor, value: Tensor, extra_options: dict[str, Any]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        extended = self._extend(context)
+        group = extra_options["block"][0]
+        extended = self._extend(context, group)
         extra_options[_SPAN] = (context.shape[1], extended.shape[1])
-        return n, extended, extended if value is context else self._tokens.append_to(value)
+        return n, extended, extended if value is context else self._tokens.append_to(value, group)
 
-    def _extend(self, context: Tensor) -> Tensor:
+    def _extend(self, context: Tensor, group: BlockGroup) -> Tensor:
         # Every layer is given the same context, unless another patch changes it.
-        if self._last is None or self._last[0] is not context:
-            self._last = (context, self._tokens.append_to(context))
-        return self._last[1]
+        if self._last is None or self._last[0] is not context or self._last[1] != group:
+            self._last = (context, group, self._tokens.append_to(context, group))
+        return self._last[2]
 
 
 class _GuidedReplace:
     """The ``attn2_replace`` of one layer: masked attention, plus what another pack's replace adds to the text."""
 
-    def __init__(self, tokens: GuidedTokens, other: Callable[..., Tensor] | None) -> None:
+    def __init__(self, tokens: GuidedTokens, group: BlockGroup, other: Callable[..., Tensor] | None) -> None:
         self._tokens = tokens
+        self._group: BlockGroup = group
         self._other = other
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any], **kwargs: Any) -> Tensor:
@@ -299,7 +282,7 @@ class _GuidedReplace:
         if stop < k.shape[1]:  # a later patch has put columns of its own behind ours
             text_k, text_v = torch.cat([text_k, k[:, stop:]], 1), torch.cat([text_v, v[:, stop:]], 1)
             k, v = torch.cat([text_k, k[:, start:stop]], 1), torch.cat([text_v, v[:, start:stop]], 1)
-        out = self._tokens.attend(q, k, v, heads, height, width, kernel)
+        out = self._tokens.attend(q, k, v, heads, height, width, kernel, self._group)
         if self._other is not None:
             # The other replace does plain attention to the text and something more; only that is wanted.
             added = self._other(q, text_k, text_v, extra_options, **kwargs) - kernel(q, text_k, text_v, heads)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cnc_core import FuserConfig, GlobalFuser, Guidance, LocalFuser, Region, UNet
-from cnc_core.attention import GuidedContext
 from cnc_core.blocks import Block
 from cnc_core.guidance import Mode, Resize
+from cnc_core.guided_tokens import GuidedContext
 
 
 @dataclass(frozen=True, eq=False)

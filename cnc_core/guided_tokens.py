@@ -1,0 +1,163 @@
+"""What attention layers get of a guidance: its tokens behind the text, and the mask over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .attention import Kernel, guided_attention, release_mask
+from .guidance import BLOCK_GROUPS, BlockGroup, Guidance, resized_masks, token_columns
+
+
+class GuidedTokens:
+    """The tokens of a guidance as attention layers take them: weighted, and with a mask made once a layer size.
+
+    Keep one over the steps of a run that share guidance, batch, dtype and device.
+
+    Args:
+        guidance: the regions, all tensors on one device.
+        token_bias: (B or 1, 1, N), added to the tokens' logits.
+        acts: (B or 1, R) of 0 and 1, which regions act in which picture; without it all do.
+    """
+
+    def __init__(self, guidance: Guidance, token_bias: Tensor | None = None, acts: Tensor | None = None) -> None:
+        self.guidance = guidance.without_closed_gates()
+        self.by_group = any(len(set(region.schedule.block_factors)) > 1 for region in self.guidance.regions)
+        self._token_bias = token_bias
+        self._acts = acts
+        self._factors: Tensor | None = None
+        self._kept: dict[Any, Any] = {}
+        self._kept_in_all_steps: dict[Any, Any] = {}
+
+    def at_step(self, factors: Tensor, acts: Tensor) -> GuidedTokens:
+        """Return the tokens of one step of a schedule: factors of the regions' weights, and which act, both (R,).
+
+        They may depend on the step's sigma on a device, and nothing waits for it.
+        """
+        step = GuidedTokens(self.guidance, self._token_bias, acts[None] if self._acts is None else self._acts * acts)
+        step._factors = factors
+        step._kept_in_all_steps = self._kept_in_all_steps
+        return step
+
+    @property
+    def count(self) -> int:
+        """How many tokens there are, N."""
+        return sum(region.tokens.shape[1] for region in self.guidance.regions)
+
+    def append_to(self, text: Tensor, group: BlockGroup = "input") -> Tensor:
+        """Return text (B, T, D) with the tokens after it, (B, T + N, D), in the text's dtype."""
+        key = ("tokens", self._factors_of(group), text.dtype, text.device)
+        tokens: Tensor = _once(self._kept, key, lambda: self._tokens(group).to(text))
+        if tokens.shape[-1] != text.shape[-1] or tokens.shape[0] not in (1, text.shape[0]):
+            raise ValueError(f"tokens of shape {tuple(tokens.shape)} do not fit text of shape {tuple(text.shape)}")
+        return torch.cat([text, tokens.expand(text.shape[0], -1, -1)], dim=1)
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        heads: int,
+        height: int,
+        width: int,
+        kernel: Kernel,
+        group: BlockGroup = "input",
+    ) -> Tensor:
+        """Do :func:`guided_attention` for a layer of ``height`` x ``width`` queries in a group of blocks."""
+        text = k.shape[1] - self.count
+        size = (height, width)
+        bias = _once(self._kept, ("bias", self._factors_of(group)), lambda: self._bias(group))
+        if self.guidance.mode != "release":
+            mask = _once(self._kept, ("columns", size), lambda: self._columns(*size))
+            return guided_attention(q, k, v, heads, mask, self.guidance.mode, token_bias=bias, kernel=kernel)
+        mask = _once(
+            self._kept,
+            ("mask", self._factors_of(group), size, text, q.dtype),
+            lambda: release_mask(self._columns(*size), text, q.dtype, bias),
+        )
+        return kernel(q, k, v, heads, mask=mask)
+
+    def _columns(self, height: int, width: int) -> Tensor:
+        resized = _once(self._kept_in_all_steps, (height, width), lambda: resized_masks(self.guidance, height, width))
+        return token_columns(self.guidance, resized, self._acts)
+
+    def _factors_of(self, group: BlockGroup) -> tuple[float, ...]:
+        """Return the regions' factors in a group of blocks: groups that have the same share what is kept."""
+        place = BLOCK_GROUPS.index(group)
+        return tuple(region.schedule.block_factors[place] for region in self.guidance.regions)
+
+    def _tokens(self, group: BlockGroup) -> Tensor:
+        factors = self._factors_of(group)
+        if self._factors is None:
+            return self.guidance.tokens(factors)
+        tokens = _once(self._kept_in_all_steps, "tokens", lambda: self.guidance.tokens([None] * len(factors)))
+        weights, gates, region_of = self._weights(group)
+        scales: Tensor = torch.where(gates, 1.0, weights * self._factors)
+        return tokens * scales[region_of][:, None]
+
+    def _bias(self, group: BlockGroup) -> Tensor | None:
+        """Return what is added to the tokens' logits, (B or 1, 1, N): a gate's log(weight), -inf where none acts."""
+        weights, gates, region_of = self._weights(group)
+        bias = self._token_bias
+        if any(region.weight_mode == "gate" for region in self.guidance.regions):
+            weights = weights if self._factors is None else weights * self._factors
+            opened = torch.where(gates, weights, 1.0).log()[region_of].reshape(1, 1, -1)
+            bias = opened if bias is None else bias + opened
+        if self._acts is not None:
+            there = self._acts.log()[:, None, region_of]
+            bias = there if bias is None else bias + there
+        return bias
+
+    def _weights(self, group: BlockGroup) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the regions' weights in a group and which are gates, both (R,), and each token's region, (N,)."""
+        factors = self._factors_of(group)
+
+        def made() -> tuple[Tensor, Tensor, Tensor]:
+            regions, device = self.guidance.regions, self.guidance.regions[0].tokens.device
+            weights = [region.weight * factor for region, factor in zip(regions, factors, strict=True)]
+            counts = torch.tensor([region.tokens.shape[1] for region in regions])
+            return (
+                torch.tensor(weights, device=device),
+                torch.tensor([region.weight_mode == "gate" for region in regions], device=device),
+                torch.arange(len(regions)).repeat_interleave(counts).to(device),
+            )
+
+        weights: tuple[Tensor, Tensor, Tensor] = _once(self._kept_in_all_steps, ("weights", factors), made)
+        return weights
+
+
+def _once(kept: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
+    """Return what is kept under a key, made at the first time."""
+    if key not in kept:
+        kept[key] = make()
+    return kept[key]
+
+
+class GuidedContext:
+    """What the cross-attention layers of a group of blocks attend to: the text and, with guidance, the tokens.
+
+    text: (B, T, D). guidance: a Guidance, or the GuidedTokens made of one.
+    """
+
+    def __init__(
+        self, text: Tensor, guidance: Guidance | GuidedTokens | None = None, group: BlockGroup = "input"
+    ) -> None:
+        self.tokens = GuidedTokens(guidance) if isinstance(guidance, Guidance) else guidance
+        self.states = text if self.tokens is None else self.tokens.append_to(text, group)
+        self._text = text
+        self._group = group
+
+    def of(self, group: BlockGroup) -> GuidedContext:
+        """Return the context of another group of blocks."""
+        if self.tokens is None or not self.tokens.by_group:
+            return self
+        return GuidedContext(self._text, self.tokens, group)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int, height: int, width: int, kernel: Kernel) -> Tensor:
+        """Attend from q, the queries of a layer of ``height`` x ``width``, to the projections of ``states``."""
+        if self.tokens is None:
+            return kernel(q, k, v, heads)
+        return self.tokens.attend(q, k, v, heads, height, width, kernel, self._group)
