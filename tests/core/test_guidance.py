@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnc_core import Guidance, Region, token_mask
-from cnc_core.guidance import Resize
+from cnc_core import Guidance, GuidedTokens, Region, Schedule, fused_attention, token_mask
+from cnc_core.guidance import BlockGroup, Mode, Resize
 
 SIZES = [(16, 16), (9, 16), (21, 13), (3, 2), (1, 1), (96, 40)]
 
@@ -86,6 +88,66 @@ def test_release_loses_thin_lines_which_area_keeps() -> None:
     mask[..., 3, :] = 1
     assert one_mask(mask, 16, 16, "release").sum() == 0
     assert one_mask(mask, 16, 16).sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("percent", "factor"), [(0.0, 0.5), (0.2, 0.5), (0.3, 1.25), (0.4, 2.0), (0.7, 1.0), (1.0, 0.0)]
+)
+def test_a_curve_is_piecewise_linear(percent: float, factor: float) -> None:
+    assert Schedule(curve=((0.2, 0.5), (0.4, 2.0), (1.0, 0.0))).factor(percent) == pytest.approx(factor)
+
+
+def test_without_a_curve_nothing_changes() -> None:
+    assert Schedule().is_constant and Schedule(curve=((0.0, 1.0), (0.5, 1.0))).is_constant
+    assert not Schedule(end_percent=0.9).is_constant and not Schedule(curve=((0.1, 0.0), (0.2, 1.0))).is_constant
+    assert Schedule().factor(0.3) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"curve": ((0.5, 1.0), (0.5, 2.0))}, "those of a curve rise, got .0.5, 0.5."),
+        ({"curve": ((0.0, 1.0), (1.2, 2.0))}, "0, 1. and those"),
+        ({"curve": ((0.0, -1.0),)}, "0 or more, got .-1.0"),
+        ({"middle": float("nan")}, "finite numbers"),
+        ({"start_percent": -0.1}, "from -0.1 to 1.0"),
+    ],
+)
+def test_a_schedule_that_cannot_be(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Schedule(**given)
+
+
+@pytest.mark.parametrize("mode", ["release", "paper"])
+def test_a_step_and_a_group_of_blocks_multiply_the_weights(mode: Mode) -> None:
+    """A step's factor and a group's, in a scale and in a gate, and a region that does not act in a step."""
+    mask, tokens = torch.rand(1, 1, 32, 32), torch.randn(3, 1, 2, 16)
+    schedule = Schedule(input=0.5, middle=2.0, output=1.5)
+
+    def regions(*weights: float) -> tuple[Region, ...]:
+        return (
+            Region(tokens[0], mask, weights[0], schedule=Schedule() if len(weights) == 2 else schedule),
+            Region(tokens[1], mask, weights[1], "gate", Schedule() if len(weights) == 2 else schedule),
+            Region(tokens[2], None),
+        )
+
+    text, q = torch.randn(2, 5, 16), torch.randn(2, 64, 16)
+
+    def attended(guided: GuidedTokens, group: BlockGroup) -> Tensor:
+        states = guided.append_to(text, group)
+        return guided.attend(q, states, states, 2, 8, 8, fused_attention, group)
+
+    groups: dict[BlockGroup, float] = {"input": 0.5, "middle": 2.0, "output": 1.5}
+    run = GuidedTokens(Guidance(regions(0.8, 3.0, 0), mode=mode))
+    step = run.at_step(torch.tensor([0.25, 0.5, 1.0]), torch.ones(3))
+    for group, factor in groups.items():
+        plain = GuidedTokens(Guidance(regions(0.8 * factor, 3.0 * factor), mode=mode))
+        assert torch.allclose(attended(run, group), attended(plain, group), atol=1e-6)
+        plain = GuidedTokens(Guidance(regions(0.8 * factor * 0.25, 3.0 * factor * 0.5), mode=mode))
+        assert torch.allclose(attended(step, group), attended(plain, group), atol=1e-6)
+        off = run.at_step(torch.ones(3), torch.tensor([0.0, 0.0, 1.0]))
+        alone = GuidedTokens(Guidance((Region(tokens[2], None),), mode=mode))
+        assert torch.allclose(attended(off, group), attended(alone, group), atol=1e-6)
 
 
 def test_extended_appends_and_changes_neither() -> None:

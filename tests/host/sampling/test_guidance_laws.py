@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 from collections import Counter
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from .golden_model import GoldenModel, check_equal
 
@@ -178,6 +180,66 @@ def test_the_exemplars_act_in_their_part_of_the_schedule(
     run = one.sample(model, one.steered(*one.text()), steps=STEPS)
     guidance = one.guidance()
     check_equal(run, one.expected(lambda t: guidance if acts(t) else None, steps=STEPS))
+
+
+def scheduled(one: GoldenModel, mask: Tensor, schedule: Any) -> Any:
+    """The model with a gated foreground that follows a schedule, and the golden background."""
+    fg, bg = one.regions(mask)
+    fg = dataclasses.replace(fg, weight=2.0, weight_mode="gate", schedule=schedule)
+    return one.host.pack.part("nodes.host.guidance").with_guidance(one.model, one.guidance(fg, bg, resize="area"))
+
+
+def test_a_weight_follows_its_curve(one: GoldenModel) -> None:
+    """At the percent that each timestep has, in every group of blocks by its own factor."""
+    schedule = one.host.core.Schedule(curve=((0.1, 0.2), (0.6, 1.5), (0.9, 0.5)), input=0.5, middle=2.0, output=1.25)
+    mask = torch.rand(1, 1, 128, 128)
+    run = one.sample(scheduled(one, mask, schedule), one.steered(*one.text()), steps=STEPS)
+    fg, bg = one.regions(mask)
+
+    def guidance(t: int) -> Any:
+        factors = one.host.core.Schedule(input=0.5, middle=2.0, output=1.25)
+        weight = 2.0 * schedule.factor(1 - t / 999)
+        gated = dataclasses.replace(fg, weight=weight, weight_mode="gate", schedule=factors)
+        return one.guidance(gated, bg, resize="area")
+
+    check_equal(run, one.expected(guidance, steps=STEPS))
+
+
+class Waits(TorchDispatchMode):
+    """Counts the values that a program takes off a device, for each of which it would wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        names = ("item", "_local_scalar_dense", "is_nonzero", "nonzero", "equal")
+        self.count += func._schema.name.removeprefix("aten::") in names
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_waits_for_no_device(one: GoldenModel) -> None:
+    """With schedules and gates too: what is looked up by sigma stays where it is. The first step makes what is kept."""
+    from comfy.patcher_extension import WrappersMP
+
+    waits: list[int] = []
+
+    def counted(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        with Waits() as seen:
+            out = executor(*args, **kwargs)
+        waits.append(seen.count)
+        return out
+
+    model = scheduled(one, torch.rand(1, 1, 128, 128), one.host.core.Schedule(0.1, 0.9, ((0.0, 0.5), (1.0, 2.0))))
+    outer = one.model.clone()
+    outer.add_wrapper(WrappersMP.DIFFUSION_MODEL, counted)
+    for kind, wrappers in model.wrappers.items():
+        for key, own in wrappers.items():
+            for wrapper in own:
+                outer.add_wrapper_with_key(kind, key, wrapper)
+    outer.model_options["transformer_options"].update(model.model_options["transformer_options"])
+    one.sample(outer, one.text(), steps=STEPS)
+    assert len(waits) == STEPS and waits[1:] == [0] * (STEPS - 1)
 
 
 def test_a_region_that_does_not_act_covers_nothing(one: GoldenModel) -> None:
