@@ -64,8 +64,8 @@ class Schedule:
 
     @property
     def is_constant(self) -> bool:
-        """Whether it acts all the time and alike."""
-        return (self.start_percent, self.end_percent) == (0.0, 1.0) and len({factor for _, factor in self.curve}) < 2
+        """Whether it acts all the time, and its curve changes nothing."""
+        return (self.start_percent, self.end_percent) == (0.0, 1.0) and all(factor == 1 for _, factor in self.curve)
 
     def factor(self, percent: float) -> float:
         """Return the curve's factor at a percent of the sampling in [0, 1]."""

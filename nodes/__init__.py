@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import compose, depth, fusers, inpaint, layers, loaders, masks, place, selection
+from . import compose, curve, depth, fusers, inpaint, layers, loaders, masks, place, selection
 from .host.folders import register_fusers
 from .host.perception import register_perception
 
@@ -14,7 +14,7 @@ class ComposeAndConquer(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return all nodes."""
-        families = (loaders, fusers, masks, selection, inpaint, depth, layers, place, compose)
+        families = (loaders, fusers, curve, masks, selection, inpaint, depth, layers, place, compose)
         return [node for family in families for node in family.NODES]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 
-from ..cnc_core.guidance import MODES, RESIZES, Guidance, Mode, Region, Resize, Schedule
+from ..cnc_core.guidance import MODES, RESIZES, WEIGHT_MODES, Guidance, Mode, Region, Resize, Schedule, WeightMode
 from ..cnc_core.pictures import check_image, check_mask
 from .host.control import LocalFuserControl, add_control
 from .host.fusers import HostFusers, exemplar_tokens, warn_of_other_maps
@@ -17,7 +18,7 @@ from .host.pictures import masks, picture
 from .host.previews import preview
 from .host.schema import ADVANCED, schema
 from .host.validation import validated
-from .types import CATEGORY, Fusers, Tokens
+from .types import CATEGORY, Curve, Fusers, Tokens
 
 ABSENT = ("automatic", "left out", "zero embedding")
 APPLY_TO = ("both", "positive")
@@ -262,6 +263,22 @@ class ApplySoftGuidance(io.ComfyNode):
                     optional=True,
                     tooltip="From Apply Global Fuser; without them the model passes through unchanged.",
                 ),
+                io.Combo.Input(
+                    "weight_mode",
+                    options=list(WEIGHT_MODES),
+                    default="scale",
+                    optional=True,
+                    tooltip="What \N{GREEK SMALL LETTER LAMDA} does. scale: multiplies the exemplar's tokens, as the "
+                    "release; at 0 they still take attention. gate: gives them so many times the attention; at 0 they "
+                    "are not there.",
+                    **ADVANCED,
+                ),
+                Curve.Input(
+                    "curve",
+                    optional=True,
+                    tooltip="From \N{GREEK SMALL LETTER LAMDA} Curve: both \N{GREEK SMALL LETTER LAMDA} over the "
+                    "sampling.",
+                ),
             ],
             outputs=[io.Model.Output("model_out", display_name="model", tooltip="To the sampler.")],
         )
@@ -280,6 +297,8 @@ class ApplySoftGuidance(io.ComfyNode):
         resize: Resize,
         apply_to: str,
         tokens: TokenPair | None = None,
+        weight_mode: WeightMode = "scale",
+        curve: Schedule | None = None,
     ) -> io.NodeOutput:
         if tokens is None:
             return io.NodeOutput(model)
@@ -295,7 +314,12 @@ class ApplySoftGuidance(io.ComfyNode):
             )
         # A layer without exemplar keeps its place, with no tokens: the other's region is not to grow over it.
         none = given[:1, :0]
-        options = {"schedule": Schedule(start_percent, end_percent), "positive_only": apply_to == "positive"}
+        schedule = replace(curve or Schedule(), start_percent=start_percent, end_percent=end_percent)
+        options: dict[str, Any] = {
+            "weight_mode": weight_mode,
+            "schedule": schedule,
+            "positive_only": apply_to == "positive",
+        }
         regions = (
             Region(none if tokens.fg is None else tokens.fg, masks(mask)[:, None], lambda_fg, **options),
             Region(none if tokens.bg is None else tokens.bg, None, lambda_bg, **options),

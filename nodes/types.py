@@ -4,5 +4,6 @@ from comfy_api.latest import io
 
 Fusers = io.Custom("CNC_FUSERS")
 Tokens = io.Custom("CNC_TOKENS")
+Curve = io.Custom("CNC_CURVE")
 
 CATEGORY = "Compose and Conquer"

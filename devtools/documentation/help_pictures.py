@@ -78,6 +78,28 @@ def soft_guidance(flow: Workflow) -> Shown:
     return shown
 
 
+def lambda_curve(flow: Workflow) -> Shown:
+    """Exemplars that act throughout, in the first steps, in the last ones; gates, so that 0 is none."""
+    mini = Mini.of(flow)
+    styles = {name: mini.style(name) for name in ("fg_style", "bg_style")}
+    layers = depths(flow)
+    shown: Shown = []
+    for caption, points in CURVES.items():
+        curve = flow.add("CnC_LambdaCurve", points=points).out()
+        guidance = {"weight_mode": "gate", "curve": curve}
+        shown.append((caption, mini.composed(layers, styles, words=PROMPT, guidance=guidance)))
+    return shown
+
+
+CURVES = {
+    "0, 0": "0, 0",
+    "0, 1": "0, 1",
+    "0, 1; 0.3, 1; 0.35, 0": "0, 1; 0.3, 1; 0.35, 0",
+    "0.3, 0; 0.35, 1": "0.3, 0; 0.35, 1",
+}
+"""Points of the help page of the lambda curve, by caption."""
+
+
 def salience_map(flow: Workflow) -> Shown:
     """A picture and its map."""
     image = picture(flow, "cube")
@@ -211,6 +233,7 @@ PAGES = {
     "CnC_ApplyLocalFuser": Page(apply_local_fuser, 3),
     "CnC_ApplyGlobalFuser": Page(apply_global_fuser, 4),
     "CnC_SoftGuidance": Page(soft_guidance, 3),
+    "CnC_LambdaCurve": Page(lambda_curve, 4),
     "CnC_SalienceMap": Page(salience_map, 2),
     "CnC_RefineMask": Page(refine_mask, 3),
     "CnC_SalientMask": Page(salient_mask, 3),

@@ -100,6 +100,7 @@ def test_a_curve_is_piecewise_linear(percent: float, factor: float) -> None:
 def test_without_a_curve_nothing_changes() -> None:
     assert Schedule().is_constant and Schedule(curve=((0.0, 1.0), (0.5, 1.0))).is_constant
     assert not Schedule(end_percent=0.9).is_constant and not Schedule(curve=((0.1, 0.0), (0.2, 1.0))).is_constant
+    assert not Schedule(curve=((0.5, 2.0),)).is_constant  # twice as much throughout
     assert Schedule().factor(0.3) == 1
 
 
