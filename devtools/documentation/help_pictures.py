@@ -87,7 +87,7 @@ def lambda_curve(flow: Workflow) -> Shown:
     for caption, points in CURVES.items():
         curve = flow.add("CnC_LambdaCurve", points=points).out()
         guidance = {"weight_mode": "gate", "curve": curve}
-        shown.append((caption, mini.composed(layers, styles, words=PROMPT, guidance=guidance)))
+        shown.append((caption, mini.composed(layers, styles, guidance=guidance)))
     return shown
 
 
