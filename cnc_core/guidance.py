@@ -215,8 +215,8 @@ def token_columns(guidance: Guidance, masks: Sequence[Tensor], acts: Tensor | No
     covered = list(masks)
     if acts is not None:  # what no region of a mask acts on is left to others
         for place in places.values():
-            own = [index for index, at in enumerate(regions) if at == place]
-            covered[place] = masks[place] * acts[:, own].amax(1)[:, None, None]
+            own = [acts[:, index] for index, at in enumerate(regions) if at == place]
+            covered[place] = masks[place] * torch.stack(own).amax(0)[:, None, None]
     rest = (1 - torch.stack(broadcast_batch(covered)).sum(0)).clamp(min=0)
     shown = [
         (rest if at is None else masks[at]).expand(-1, -1, region.tokens.shape[1])
