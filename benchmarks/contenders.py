@@ -167,6 +167,6 @@ def with_fusers(model: ModelPatcher, pack: LoadedPack, fusers: Any, given: Pictu
         return Contender("local fuser alone", model, positive, negative)
     (tokens,) = ours.ApplyGlobalFuser.execute(fusers, "automatic", *given.styles).args
     (model,) = ours.ApplySoftGuidance.execute(
-        model, tokens, given.mask, 1.0, 0.6, 0.0, 1.0, "release", "area", "both"
+        model, given.mask, 1.0, 0.6, 0.0, 1.0, "release", "area", "both", tokens
     ).args
     return Contender("Compose and Conquer", model, positive, negative)

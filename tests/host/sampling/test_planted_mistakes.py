@@ -39,7 +39,9 @@ def depths_swapped(small: GoldenModel, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lambda_ignored(small: GoldenModel, monkeypatch: pytest.MonkeyPatch) -> None:
     region = small.host.core.Region
-    monkeypatch.setattr(small.host.pack.part("nodes.fusers"), "Region", lambda tokens, mask, _: region(tokens, mask))
+    monkeypatch.setattr(
+        small.host.pack.part("nodes.fusers"), "Region", lambda tokens, mask, *_, **__: region(tokens, mask)
+    )
 
 
 def clone_unguided(small: GoldenModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,10 +49,10 @@ def clone_unguided(small: GoldenModel, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tokens_unmasked(small: GoldenModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def everywhere(guidance: Any, height: int, width: int) -> Tensor:
-        return torch.ones(1, height * width, guidance.tokens().shape[1])
+    def everywhere(guidance: Any, masks: list[Tensor], acts: Tensor | None) -> Tensor:
+        return torch.ones(1, masks[0].shape[1], guidance.tokens().shape[1])
 
-    monkeypatch.setattr(small.host.pack.part("cnc_core.attention"), "token_mask", everywhere)
+    monkeypatch.setattr(small.host.pack.part("cnc_core.guided_tokens"), "token_columns", everywhere)
 
 
 def area_for_release(small: GoldenModel, monkeypatch: pytest.MonkeyPatch) -> None:
