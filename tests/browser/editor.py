@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PACK = "compose-and-conquer"
 OURS = f"/extensions/{PACK}/"
 SCREENSHOTS = Path(os.environ.get("CNC_SCREENSHOTS") or ROOT / ".cache" / "screenshots")
-SETTLE = """async () => {
+SETTLE = """async ([still, least]) => {
     const frame = () => new Promise(done => requestAnimationFrame(done));
     const place = () => JSON.stringify([
         app.canvas.ds.scale, ...app.canvas.ds.offset,
@@ -40,10 +40,10 @@ SETTLE = """async () => {
         frames += 1;
         const now = place();
         if (now !== before) [since, frames, before] = [performance.now(), 0, now];
-        if (performance.now() - since > 400 && frames > 8) return;
+        if (performance.now() - since > still && frames > least) return;
     }
 }"""
-"""Nothing has moved for 400 ms and some frames: a page is busy for long after a workflow has come."""
+"""Nothing has moved for so many milliseconds and frames."""
 DRESSED = {"CnC_Compose": "lambda_pad", "CnC_SoftGuidance": "lambda_pad", "CnC_PlaceLayer": "place_handles"}
 """What our scripts put on a node a moment after the first of its kind is made."""
 FIND = "const find = type => app.canvas.graph.nodes.find(node => node.comfyClass === type);"
@@ -112,9 +112,9 @@ class Editor:
         )
         self.settle()
 
-    def settle(self) -> None:
-        """Wait until the node under the view's middle, and what lies on it, stands still for a while."""
-        self.page.evaluate(SETTLE)
+    def settle(self, still: int = 400, frames: int = 8) -> None:
+        """Wait until nodes and what lies on them stand still for a while: long, as after a workflow has come."""
+        self.page.evaluate(SETTLE, [still, frames])
 
     @property
     def version(self) -> str:

@@ -58,12 +58,15 @@ class Panel:
         """Bring the node to the middle of the window, at full size."""
         look = f"""([type, index]) => {{
             {NODE}
+            const view = () => JSON.stringify([app.canvas.ds.scale, ...app.canvas.ds.offset].map(Math.round));
+            const before = view();
             app.canvas.ds.scale = 1;
             app.canvas.centerOnNode(node);
             app.canvas.setDirty(true, true);
+            return view() !== before;
         }}"""
-        editor.page.evaluate(look, [self.class_type, self.index])
-        editor.settle()
+        if editor.page.evaluate(look, [self.class_type, self.index]):
+            editor.settle(still=100, frames=3)
 
     def on_page(self, editor: Editor) -> ElementHandle:
         """What can be seen on the node."""
@@ -148,6 +151,7 @@ def after(editor: Editor, panel: Panel, act: str, held: list[float]) -> None:
     editor.command(act)
     editor.wait_for(lambda: panel.held(editor) == held, f"{held} after {act}, not {panel.held(editor)}", 20)
     panel.look_at(editor)
+    editor.settle(still=100, frames=3)  # the nodes are new
     assert panel.values(editor) == held
 
 
@@ -210,7 +214,7 @@ def test_a_subgraph_and_back(editor: Editor, panel: Panel) -> None:
     editor.page.evaluate("() => app.canvas.setGraph(app.graph)")
     while not panel.held(editor):
         editor.command("Comfy.Undo")
-        editor.settle()
+        editor.settle(still=100, frames=3)
     assert panel.held(editor) == kept
     panel.use(editor)
 
