@@ -58,8 +58,8 @@ class DepthLayer:
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
-        for name, tensor, dims in (("mask", self.mask, 4), ("depth", self.depth, 4)):
-            if tensor is not None and (tensor.ndim != dims or (name == "mask" and tensor.shape[1] != 1)):
+        for name, tensor in (("mask", self.mask), ("depth", self.depth)):
+            if tensor is not None and (tensor.ndim != 4 or (name == "mask" and tensor.shape[1] != 1)):
                 raise ValueError(f"a layer's {name} must be (B, C, H, W), a mask's C 1, got {tuple(tensor.shape)}")
         for name, tokens in (("exemplar", self.exemplar), ("text", self.text)):
             if tokens is not None and tokens.ndim != 3:

@@ -15,7 +15,7 @@ from .guidance import BLOCK_GROUPS, BlockGroup, Guidance, resized_masks, token_c
 class GuidedTokens:
     """The tokens of a guidance as attention layers take them: weighted, and with a mask made once a layer size.
 
-    Keep one over the steps of a run that share guidance, batch, dtype and device.
+    Keep one over the steps of a run that share guidance, batch, dtype and device. count: how many tokens there are, N.
 
     Args:
         guidance: the regions, all tensors on one device.
@@ -25,12 +25,15 @@ class GuidedTokens:
 
     def __init__(self, guidance: Guidance, token_bias: Tensor | None = None, acts: Tensor | None = None) -> None:
         self.guidance = guidance.without_closed_gates()
-        self.by_group = any(len(set(region.schedule.block_factors)) > 1 for region in self.guidance.regions)
+        regions = self.guidance.regions
+        self.count = sum(region.tokens.shape[1] for region in regions)
+        by_group = zip(*(region.schedule.block_factors for region in regions), strict=True)
+        self._block_factors = dict(zip(BLOCK_GROUPS, by_group, strict=True))
         self._token_bias = token_bias
         self._acts = acts
         self._factors: Tensor | None = None
-        self._kept: dict[Any, Any] = {}
-        self._kept_in_all_steps: dict[Any, Any] = {}
+        self._cache: dict[Any, Any] = {}
+        self._run_cache: dict[Any, Any] = {}
 
     def at_step(self, factors: Tensor, acts: Tensor) -> GuidedTokens:
         """Return the tokens of one step of a schedule: factors of the regions' weights, and which act, both (R,).
@@ -39,18 +42,18 @@ class GuidedTokens:
         """
         step = GuidedTokens(self.guidance, self._token_bias, acts[None] if self._acts is None else self._acts * acts)
         step._factors = factors
-        step._kept_in_all_steps = self._kept_in_all_steps
+        step._run_cache = self._run_cache
         return step
 
     @property
-    def count(self) -> int:
-        """How many tokens there are, N."""
-        return sum(region.tokens.shape[1] for region in self.guidance.regions)
+    def by_group(self) -> bool:
+        """Whether a group of blocks gets other weights than another; groups with the same share what is cached."""
+        return len(set(self._block_factors.values())) > 1
 
     def append_to(self, text: Tensor, group: BlockGroup = "input") -> Tensor:
         """Return text (B, T, D) with the tokens after it, (B, T + N, D), in the text's dtype."""
-        key = ("tokens", self._factors_of(group), text.dtype, text.device)
-        tokens: Tensor = _once(self._kept, key, lambda: self._tokens(group).to(text))
+        key = ("tokens", self._block_factors[group], text.dtype, text.device)
+        tokens: Tensor = _cached(self._cache, key, lambda: self._tokens(group).to(text))
         if tokens.shape[-1] != text.shape[-1] or tokens.shape[0] not in (1, text.shape[0]):
             raise ValueError(f"tokens of shape {tuple(tokens.shape)} do not fit text of shape {tuple(text.shape)}")
         return torch.cat([text, tokens.expand(text.shape[0], -1, -1)], dim=1)
@@ -69,31 +72,26 @@ class GuidedTokens:
         """Do :func:`guided_attention` for a layer of ``height`` x ``width`` queries in a group of blocks."""
         text = k.shape[1] - self.count
         size = (height, width)
-        bias = _once(self._kept, ("bias", self._factors_of(group)), lambda: self._bias(group))
+        bias = _cached(self._cache, ("bias", self._block_factors[group]), lambda: self._bias(group))
         if self.guidance.mode != "release":
-            mask = _once(self._kept, ("columns", size), lambda: self._columns(*size))
+            mask = _cached(self._cache, ("columns", size), lambda: self._columns(*size))
             return guided_attention(q, k, v, heads, mask, self.guidance.mode, token_bias=bias, kernel=kernel)
-        mask = _once(
-            self._kept,
-            ("mask", self._factors_of(group), size, text, q.dtype),
+        mask = _cached(
+            self._cache,
+            ("mask", self._block_factors[group], size, text, q.dtype),
             lambda: release_mask(self._columns(*size), text, q.dtype, bias),
         )
         return kernel(q, k, v, heads, mask=mask)
 
     def _columns(self, height: int, width: int) -> Tensor:
-        resized = _once(self._kept_in_all_steps, (height, width), lambda: resized_masks(self.guidance, height, width))
+        resized = _cached(self._run_cache, (height, width), lambda: resized_masks(self.guidance, height, width))
         return token_columns(self.guidance, resized, self._acts)
 
-    def _factors_of(self, group: BlockGroup) -> tuple[float, ...]:
-        """Return the regions' factors in a group of blocks: groups that have the same share what is kept."""
-        place = BLOCK_GROUPS.index(group)
-        return tuple(region.schedule.block_factors[place] for region in self.guidance.regions)
-
     def _tokens(self, group: BlockGroup) -> Tensor:
-        factors = self._factors_of(group)
+        factors = self._block_factors[group]
         if self._factors is None:
             return self.guidance.tokens(factors)
-        tokens = _once(self._kept_in_all_steps, "tokens", lambda: self.guidance.tokens([None] * len(factors)))
+        tokens = _cached(self._run_cache, "tokens", lambda: self.guidance.tokens([None] * len(factors)))
         weights, gates, region_of = self._weights(group)
         scales: Tensor = torch.where(gates, 1.0, weights * self._factors)
         return tokens * scales[region_of][:, None]
@@ -113,7 +111,7 @@ class GuidedTokens:
 
     def _weights(self, group: BlockGroup) -> tuple[Tensor, Tensor, Tensor]:
         """Return the regions' weights in a group and which are gates, both (R,), and each token's region, (N,)."""
-        factors = self._factors_of(group)
+        factors = self._block_factors[group]
 
         def made() -> tuple[Tensor, Tensor, Tensor]:
             regions, device = self.guidance.regions, self.guidance.regions[0].tokens.device
@@ -125,15 +123,15 @@ class GuidedTokens:
                 torch.arange(len(regions)).repeat_interleave(counts).to(device),
             )
 
-        weights: tuple[Tensor, Tensor, Tensor] = _once(self._kept_in_all_steps, ("weights", factors), made)
+        weights: tuple[Tensor, Tensor, Tensor] = _cached(self._run_cache, ("weights", factors), made)
         return weights
 
 
-def _once(kept: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
-    """Return what is kept under a key, made at the first time."""
-    if key not in kept:
-        kept[key] = make()
-    return kept[key]
+def _cached(cache: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
+    """Return the cache's entry, made at the first time."""
+    if key not in cache:
+        cache[key] = make()
+    return cache[key]
 
 
 class GuidedContext:

@@ -168,14 +168,16 @@ class Server:
 
     def interrupt(self) -> None:
         """Ask the server to stop the workflow that is running."""
-        request = urllib.request.Request(f"{self.url}/interrupt", data=b"{}", method="POST")
-        urllib.request.urlopen(request, timeout=30).close()
+        self._post("/interrupt", {})
 
     def free(self) -> None:
         """Ask the server to unload its models and drop what it has cached, before the next workflow."""
-        body = json.dumps({"unload_models": True, "free_memory": True}).encode()
+        self._post("/free", {"unload_models": True, "free_memory": True})
+
+    def _post(self, path: str, body: dict[str, Any]) -> None:
         headers = {"Content-Type": "application/json"}
-        urllib.request.urlopen(urllib.request.Request(f"{self.url}/free", body, headers), timeout=30).close()
+        request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), headers)
+        urllib.request.urlopen(request, timeout=30).close()
 
     def run(self, prompt: Prompt, timeout: float = 600.0) -> Run:
         """Post a workflow and follow it to its end.

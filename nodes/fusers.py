@@ -302,11 +302,11 @@ class ApplySoftGuidance(io.ComfyNode):
     ) -> io.NodeOutput:
         if tokens is None:
             return io.NodeOutput(model)
-        check_mask(masks(mask))
+        check_mask(mask := masks(mask))
         given = tokens.fg if tokens.fg is not None else tokens.bg
         if given is None:
             return io.NodeOutput(model)
-        counts = (1 if tokens.fg is None else tokens.fg.shape[0], masks(mask).shape[0])
+        counts = (1 if tokens.fg is None else tokens.fg.shape[0], mask.shape[0])
         if 1 not in counts and counts[0] != counts[1]:
             raise ValueError(
                 f"tokens has {counts[0]} exemplars for the foreground and mask has {counts[1]}, which do not go "
@@ -321,12 +321,12 @@ class ApplySoftGuidance(io.ComfyNode):
             "positive_only": apply_to == "positive",
         }
         regions = (
-            Region(none if tokens.fg is None else tokens.fg, masks(mask)[:, None], lambda_fg, **options),
+            Region(none if tokens.fg is None else tokens.fg, mask[:, None], lambda_fg, **options),
             Region(none if tokens.bg is None else tokens.bg, None, lambda_bg, **options),
         )
         patched = with_guidance(model, Guidance(regions, mode, resize))
         # Under a name that only the pack's scripts know: on Compose the host would show the mask alone.
-        shown = preview(masks(mask), "mask of the guidance", cls)
+        shown = preview(mask, "mask of the guidance", cls)
         return io.NodeOutput(patched, ui={"cnc_layer": shown["images"], "cnc_title": shown["cnc_title"]})
 
 

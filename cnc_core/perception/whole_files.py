@@ -15,10 +15,9 @@ from typing import IO
 
 from safetensors import SafetensorError, safe_open
 
+from ..pickled import Refused
+from ..torch_files import open_archive
 from ..weight_files import CheckpointError, open_weights
-
-_LARGEST_DIRECTORY = 1 << 24
-"""Bytes of a zip file's directory; that of a model with thousands of tensors has some 100 KB."""
 
 _MOST_FIELDS = 1_000_000
 """Of an ONNX file's model and graph; a large one has some 10,000."""
@@ -64,29 +63,19 @@ def _check_torch(path: Path) -> None:
 
 def _check_zip(path: Path) -> None:
     """A zip file's directory is its last part, and tells where every entry begins."""
-    if _directory_size(path) > _LARGEST_DIRECTORY:
-        raise BrokenFileError("it is a zip file whose directory is too large for a file of weights")
     try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        with open_archive(path) as archive, path.open("rb") as file:
             entries = archive.infolist()
             for entry in entries:
                 file.seek(entry.header_offset)
                 if file.read(4) != b"PK\x03\x04" or entry.header_offset + entry.compress_size > archive.start_dir:
                     raise BrokenFileError(f"{entry.filename} is not where the zip file's directory says")
+    except Refused as error:
+        raise BrokenFileError(f"it {error}") from error
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, OverflowError) as error:
         raise BrokenFileError(f"it is no whole zip file: {error}") from error
     if not any(entry.filename.endswith("/data.pkl") for entry in entries):
         raise BrokenFileError("it is a zip file, but not one of PyTorch: it has no data.pkl")
-
-
-def _directory_size(path: Path) -> int:
-    """The bytes of a zip file's directory, which zipfile reads at once, as the record at the file's end tells."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - (1 << 16) - 22 - 76))
-        tail = file.read()
-    record, long_record = (tail[tail.rfind(begin) :] for begin in (b"PK\x05\x06", b"PK\x06\x06"))
-    size = int.from_bytes(record[12:16], "little")
-    return size if size < 0xFFFFFFFF else int.from_bytes(long_record[40:48], "little")
 
 
 def _check_onnx(path: Path) -> None:

@@ -84,20 +84,15 @@ def lambda_curve(flow: Workflow) -> Shown:
     styles = {name: mini.style(name) for name in ("fg_style", "bg_style")}
     layers = depths(flow)
     shown: Shown = []
-    for caption, points in CURVES.items():
+    for points in CURVES:
         curve = flow.add("CnC_LambdaCurve", points=points).out()
         guidance = {"weight_mode": "gate", "curve": curve}
-        shown.append((caption, mini.composed(layers, styles, guidance=guidance)))
+        shown.append((points, mini.composed(layers, styles, guidance=guidance)))
     return shown
 
 
-CURVES = {
-    "0, 0": "0, 0",
-    "0, 1": "0, 1",
-    "0, 1; 0.3, 1; 0.35, 0": "0, 1; 0.3, 1; 0.35, 0",
-    "0.3, 0; 0.35, 1": "0.3, 0; 0.35, 1",
-}
-"""Points of the help page of the lambda curve, by caption."""
+CURVES = ("0, 0", "0, 1", "0, 1; 0.3, 1; 0.35, 0", "0.3, 0; 0.35, 1")
+"""Points of the help page of the lambda curve, which are the captions too."""
 
 
 def salience_map(flow: Workflow) -> Shown:
