@@ -48,7 +48,8 @@ function followNodes() {
   const before = canvas.onDrawForeground;
   canvas.onDrawForeground = function (/** @type {any[]} */ ...given) {
     before?.apply(this, given);
-    for (const shown of document.querySelectorAll(`[data-node-id]:has(.${PANEL})`)) remount(shown);
+    const shown = [...document.getElementsByClassName(PANEL)].map((one) => one.closest("[data-node-id]"));
+    for (const one of new Set(shown)) if (one) remount(one);
   };
 }
 

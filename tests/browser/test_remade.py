@@ -148,6 +148,7 @@ def prompt(server: Server, editor: Editor, panel: Panel) -> dict[str, Any]:
 
 def after(editor: Editor, panel: Panel, act: str, held: list[float]) -> None:
     """Run a command, until the node holds this; the panel and the prompt must say it too."""
+    editor.settle(still=100, frames=3)  # the front end records a step a moment after it was made
     editor.command(act)
     editor.wait_for(lambda: panel.held(editor) == held, f"{held} after {act}, not {panel.held(editor)}", 20)
     panel.look_at(editor)
