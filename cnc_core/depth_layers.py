@@ -42,6 +42,7 @@ class DepthLayer:
         text_weight: how many times its attention the text gets; 0 leaves it out.
         strength: multiplies the local fuser's residuals where the layer is visible.
         near_far: the nearest and the farthest value of its depth in the background stream, in place of the usual.
+        depth_scale: multiplies its depth, whichever stream it is in, as far as its nearest value stays within 1.
         schedule: when exemplar and text act.
 
     Raises ValueError for shapes that are none of these, and for numbers out of range.
@@ -55,6 +56,7 @@ class DepthLayer:
     text_weight: float = TEXT_WEIGHT
     strength: float = 1.0
     near_far: tuple[float, float] | None = None
+    depth_scale: float = 1.0
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
@@ -64,9 +66,9 @@ class DepthLayer:
         for name, tokens in (("exemplar", self.exemplar), ("text", self.text)):
             if tokens is not None and tokens.ndim != 3:
                 raise ValueError(f"a layer's {name} must be tokens (B, N, D), got {tuple(tokens.shape)}")
-        numbers = (self.exemplar_weight, self.text_weight, self.strength)
+        numbers = (self.exemplar_weight, self.text_weight, self.strength, self.depth_scale)
         if not all(math.isfinite(number) and number >= 0 for number in numbers):
-            raise ValueError(f"a layer's weights and strength must be finite numbers, 0 or more, got {numbers}")
+            raise ValueError(f"a layer's weights, strength and depth_scale must be finite, 0 or more, got {numbers}")
         if self.near_far is not None and not 0 <= self.near_far[1] <= self.near_far[0] <= 1:
             raise ValueError(f"near_far must be the nearest and the farthest depth in [0, 1], got {self.near_far}")
 
@@ -95,16 +97,17 @@ def depth_streams(stack: Stack) -> tuple[Tensor | None, Tensor | None]:
     is the background's, untouched. Several are composited there by their order, whole silhouettes, hard at a mask of
     0.5, since a soft edge would invent a depth between two planes; each in a range of its own.
     """
-    planes = [(layer, layer.depth) for layer in reduced(stack) if layer.depth is not None]
-    fg_depth = planes.pop(0)[1] if planes and planes[0][0].mask is not None else None
-    if len(planes) < 2:
-        return fg_depth, planes[0][1] if planes else None
-    bg_depth = torch.zeros_like(planes[-1][1])
-    for (layer, depth), usual in reversed(list(zip(planes, depth_ranges(len(planes)), strict=True))):
-        far, near = usual if layer.near_far is None else layer.near_far[::-1]
-        plane = far + (near - far) * depth
-        bg_depth = plane if layer.mask is None else torch.where(layer.mask > _HARD, plane, bg_depth)
-    return fg_depth, bg_depth
+    planes = _planes(stack)
+    fg_depth = _composited(planes[:1]) if planes and planes[0][0].mask is not None else None
+    return fg_depth, _composited(planes if fg_depth is None else planes[1:])
+
+
+def depth_map(stack: Stack) -> Tensor | None:
+    """Return one map of all layers, z-buffered, (B or 1, C, H, W), for a model that takes one; None without any depth.
+
+    They are composited as in the background stream, so that what is hidden is not in it.
+    """
+    return _composited(_planes(stack))
 
 
 def depth_ranges(count: int) -> tuple[tuple[float, float], ...]:
@@ -146,6 +149,25 @@ def strength_map(stack: Stack) -> Tensor | None:
         return None
     changed = [shown * (layer.strength - 1) for layer, shown in visible]
     return 1 + torch.stack(broadcast_batch(changed)).sum(0)
+
+
+def _planes(stack: Stack) -> list[tuple[DepthLayer, Tensor]]:
+    return [(layer, layer.depth) for layer in reduced(stack) if layer.depth is not None]
+
+
+def _composited(planes: list[tuple[DepthLayer, Tensor]]) -> Tensor | None:
+    """Return one map of the layers' depths, the nearest first: one as it is, several each in a range of its own."""
+    if len(planes) == 1:
+        layer, depth = planes[0]
+        return depth if layer.depth_scale >= 1 else depth * layer.depth_scale
+    composed: Tensor | None = None
+    for (layer, depth), usual in reversed(list(zip(planes, depth_ranges(len(planes)), strict=True))):
+        far, near = usual if layer.near_far is None else layer.near_far[::-1]
+        scale = min(layer.depth_scale, 1 / near) if near else 0.0
+        plane = scale * (far + (near - far) * depth)
+        behind = torch.zeros_like(depth) if composed is None else composed
+        composed = plane if layer.mask is None else torch.where(layer.mask > _HARD, plane, behind)
+    return composed
 
 
 def _visible(stack: Stack) -> list[tuple[DepthLayer, Tensor]]:

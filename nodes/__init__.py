@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import compose, curve, depth, fusers, inpaint, layers, loaders, masks, place, selection
+from . import (
+    compose,
+    compose_layers,
+    curve,
+    depth,
+    fusers,
+    inpaint,
+    layer,
+    layers,
+    loaders,
+    masks,
+    place,
+    selection,
+    stack,
+)
 from .host.folders import register_fusers
 from .host.perception import register_perception
 
@@ -14,8 +28,9 @@ class ComposeAndConquer(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return all nodes."""
-        families = (loaders, fusers, curve, masks, selection, inpaint, depth, layers, place, compose)
-        return [node for family in families for node in family.NODES]
+        whole = (loaders, compose, layer, compose_layers, fusers, curve)
+        parts = (masks, selection, inpaint, depth, layers, place, stack)
+        return [node for family in (*whole, *parts) for node in family.NODES]
 
 
 async def comfy_entrypoint() -> ComposeAndConquer:

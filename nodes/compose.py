@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .depth import depth_input
 from .fusers import ABSENT, LAMBDA_BG, LAMBDA_FG, strength_input
-from .host.expansion import COMPOUND, GraphBuilder, links, not_of_lists
+from .host.expansion import COMPOUND, GraphBuilder, links, marked_words, not_of_lists, ready_layer
 from .host.pictures import optional_mask, picture
 from .host.schema import schema
 from .host.validation import validated
@@ -71,6 +71,13 @@ class Compose(io.ComfyNode):
                     tooltip="The object's mask, where you have it: saliency is not used then. Load Image's empty "
                     "mask counts as none.",
                 ),
+                io.Conditioning.Input(
+                    "fg_text",
+                    optional=True,
+                    tooltip="CLIP Text Encode of the object's own words: they act where it is, beside the prompt, so "
+                    "that a colour goes to the one and not to the other.",
+                ),
+                io.Conditioning.Input("bg_text", optional=True, tooltip="The same of the background."),
             ],
             outputs=[
                 io.Model.Output("model_out", display_name="model", tooltip="To the sampler."),
@@ -133,38 +140,77 @@ class Compose(io.ComfyNode):
                     "CLIPVisionEncode", clip_vision=linked["clip_vision"], image=linked[name], crop="center"
                 )
                 styles[name] = encoded.out(0)
-        tokens = graph.node("CnC_ApplyGlobalFuser", fusers=linked["fusers"], absent=ABSENT[0], **styles)
-        model = graph.node(
-            "CnC_SoftGuidance",
-            model=linked["model"],
-            tokens=tokens.out(0),
-            mask=mask_link,
-            lambda_fg=linked["lambda_fg"],
-            lambda_bg=linked["lambda_bg"],
-            start_percent=0.0,
-            end_percent=1.0,
-            mode="release",
-            resize="area",
-            apply_to="both",
-        )
-        steered = graph.node(
-            "CnC_ApplyLocalFuser",
-            positive=linked["positive"],
-            negative=linked["negative"],
-            fusers=linked["fusers"],
-            strength=linked["strength"],
-            start_percent=0.0,
-            end_percent=1.0,
-            fg_depth_scale=1.0,
-            bg_depth_scale=1.0,
-            fg_depth=fg_depth,
-            bg_depth=bg_depth,
-        )
+        depths = {"fg_depth": fg_depth, "bg_depth": bg_depth}
+        if linked.get("fg_text") is None and linked.get("bg_text") is None:
+            applied = _without_words(graph, linked, styles, mask_link, depths)
+        else:
+            texts = {name: marked_words(cls, graph, linked.get(name), name) for name in ("fg_text", "bg_text")}
+            applied = _with_words(graph, linked, styles, mask_link, depths, texts)
         # The host gives outputs by value or by link, and wants a link only for what this graph makes.
-        outputs = [model.out(0), steered.out(0), steered.out(1), mask_link, fg_depth, bg_depth]
+        outputs = [*applied, mask_link, fg_depth, bg_depth]
         if mask_link == linked.get("mask"):
             outputs[3] = mask
         return io.NodeOutput(*outputs, expand=graph.finalize())
+
+
+def _without_words(
+    graph: GraphBuilder, linked: dict[str, Any], styles: dict[str, Any], mask_link: Any, depths: dict[str, Any]
+) -> list[Any]:
+    """Return model, positive and negative with one text for both layers."""
+    tokens = graph.node("CnC_ApplyGlobalFuser", fusers=linked["fusers"], absent=ABSENT[0], **styles)
+    model = graph.node(
+        "CnC_SoftGuidance",
+        model=linked["model"],
+        tokens=tokens.out(0),
+        mask=mask_link,
+        lambda_fg=linked["lambda_fg"],
+        lambda_bg=linked["lambda_bg"],
+        start_percent=0.0,
+        end_percent=1.0,
+        mode="release",
+        resize="area",
+        apply_to="both",
+    )
+    steered = graph.node(
+        "CnC_ApplyLocalFuser",
+        positive=linked["positive"],
+        negative=linked["negative"],
+        fusers=linked["fusers"],
+        strength=linked["strength"],
+        start_percent=0.0,
+        end_percent=1.0,
+        fg_depth_scale=1.0,
+        bg_depth_scale=1.0,
+        **depths,
+    )
+    return [model.out(0), steered.out(0), steered.out(1)]
+
+
+def _with_words(
+    graph: GraphBuilder,
+    linked: dict[str, Any],
+    styles: dict[str, Any],
+    mask_link: Any,
+    depths: dict[str, Any],
+    texts: dict[str, Any],
+) -> list[Any]:
+    """Return model, positive and negative with words for each layer."""
+    chain = None
+    for layer, name, mask in (("bg", "background", None), ("fg", "foreground", mask_link)):
+        chain = ready_layer(
+            graph,
+            f"{layer}_layer",
+            name,
+            mask=mask,
+            depth=depths[f"{layer}_depth"],
+            exemplar=styles.get(f"{layer}_style"),
+            text=texts[f"{layer}_text"],
+            layers=chain,
+            **{"lambda": linked[f"lambda_{layer}"]},
+        )
+    given = {name: linked[name] for name in ("model", "positive", "negative", "strength", "fusers")}
+    applied = graph.node("CnC_ApplyLayers", layers=chain, **given)
+    return [applied.out(index) for index in range(3)]
 
 
 NODES: list[type[io.ComfyNode]] = [Compose]

@@ -10,8 +10,8 @@ from comfy_api.latest import io
 
 from ..cnc_core.guidance import MODES, RESIZES, WEIGHT_MODES, Guidance, Mode, Region, Resize, Schedule, WeightMode
 from ..cnc_core.pictures import check_image, check_mask
-from .host.control import LocalFuserControl, add_control
-from .host.fusers import HostFusers, exemplar_tokens, warn_of_other_maps
+from .host.control import apply_local_fuser
+from .host.fusers import HostFusers, exemplar_tokens
 from .host.fusers import Tokens as TokenPair
 from .host.guidance import with_guidance
 from .host.pictures import masks, picture
@@ -26,7 +26,8 @@ _VIT_L = 768
 """Numbers of an embedding of CLIP ViT-L/14, which the released weights take."""
 
 
-def _percent(name: str, default: float, tooltip: str) -> io.Float.Input:
+def percent_input(name: str, default: float, tooltip: str) -> io.Float.Input:
+    """A part of the sampling."""
     return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.001, tooltip=tooltip)
 
 
@@ -82,8 +83,10 @@ class ApplyLocalFuser(io.ComfyNode):
                 ),
                 Fusers.Input("fusers", tooltip="From Load Fusers; the file must hold a local fuser."),
                 strength_input(),
-                _percent("start_percent", 0.0, "When in the sampling the depth maps begin to act; 0 is the start."),
-                _percent("end_percent", 1.0, "When they stop; 1 is the end."),
+                percent_input(
+                    "start_percent", 0.0, "When the depth maps begin to act; 0 is the start of the sampling."
+                ),
+                percent_input("end_percent", 1.0, "When they stop; 1 is the end."),
                 io.Float.Input(
                     "fg_depth_scale",
                     default=1.0,
@@ -135,13 +138,6 @@ class ApplyLocalFuser(io.ComfyNode):
         fg_depth: torch.Tensor | None = None,
         bg_depth: torch.Tensor | None = None,
     ) -> io.NodeOutput:
-        if strength == 0 or (fg_depth is None and bg_depth is None):
-            return io.NodeOutput(positive, negative)
-        if fusers.local_fuser is None:
-            raise ValueError(
-                f"{fusers.name} has no local fuser (keys 'local_adapter.*'), so it cannot take depth maps; load "
-                "a checkpoint with one, as the released cnc_v1.ckpt or local_fuser_v1.ckpt"
-            )
         channels = fusers.config.local_channels
         maps = []
         for name, depth, scale in (("fg_depth", fg_depth, fg_depth_scale), ("bg_depth", bg_depth, bg_depth_scale)):
@@ -149,12 +145,11 @@ class ApplyLocalFuser(io.ComfyNode):
                 check_image(depth := picture(depth, name), name=name)
                 depth = (depth.movedim(-1, 1)[:, :channels] * scale).clamp(0, 1)
             maps.append(depth)
-        warn_of_other_maps(fusers, fg_depth=maps[0], bg_depth=maps[1])
-        control = LocalFuserControl(fusers.local_fuser, fusers.compute_dtype, *maps)
-        return io.NodeOutput(*add_control(positive, negative, control.scheduled(strength, start_percent, end_percent)))
+        percents = (start_percent, end_percent)
+        return io.NodeOutput(*apply_local_fuser(positive, negative, fusers, maps, strength, percents))
 
 
-def _embedding(name: str, style: Any, fusers: HostFusers) -> torch.Tensor | None:
+def embedding(name: str, style: Any, fusers: HostFusers) -> torch.Tensor | None:
     """The (B, D) embedding of what socket `name` got. Raises ValueError where another CLIP vision model made it."""
     if style is None:
         return None
@@ -208,7 +203,7 @@ class ApplyGlobalFuser(io.ComfyNode):
     def execute(cls, fusers: HostFusers, absent: str, fg_style: Any = None, bg_style: Any = None) -> io.NodeOutput:
         if fg_style is None and bg_style is None and absent != "zero embedding":
             return io.NodeOutput(TokenPair(None, None))
-        embeds = [_embedding(name, style, fusers) for name, style in (("fg_style", fg_style), ("bg_style", bg_style))]
+        embeds = [embedding(name, style, fusers) for name, style in (("fg_style", fg_style), ("bg_style", bg_style))]
         if absent != "left out":
             zero = torch.zeros(1, fusers.config.context_dim)
             embeds = [zero if embed is None else embed for embed in embeds]
@@ -232,8 +227,8 @@ class ApplySoftGuidance(io.ComfyNode):
                 io.Mask.Input("mask", tooltip="White where the foreground is. Any size; fitted to the picture."),
                 LAMBDA_FG,
                 LAMBDA_BG,
-                _percent("start_percent", 0.0, "When in the sampling the exemplars begin to act; 0 is the start."),
-                _percent("end_percent", 1.0, "When they stop; 1 is the end."),
+                percent_input("start_percent", 0.0, "When in the sampling the exemplars begin to act; 0 is the start."),
+                percent_input("end_percent", 1.0, "When they stop; 1 is the end."),
                 io.Combo.Input(
                     "mode",
                     options=list(MODES),

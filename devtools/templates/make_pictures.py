@@ -2,9 +2,9 @@
 
     python -m devtools.templates.make_pictures
 
-Four are things of the Mini's world, each alone before its own surroundings: rendered scenes with one of their two
-things moved out of the picture. The seed is used by nothing else. Two are depth maps drawn with a brush's means:
-a ball, and a ground with a block on it.
+Four are things of the Mini's world, each alone before its own surroundings, and one is surroundings alone: rendered
+scenes with their things moved out of the picture. The seed is used by nothing else. Two are depth maps drawn with a
+brush's means: a ball, and a ground with a block on it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def main() -> None:
         "cone": replace(day, front=left),
         "cube": replace(day, front=right),
         "fg_style": replace(day, front=_placed(layout, "sphere", "checkered", 0.0, 0.0, 0.27)),
+        "meadow": replace(day, front=replace(left, x=9.0)),
         "bg_style": replace(evening, front=_placed(layout, "dome", "red", 0.05, 0.0, 0.24)),
     }
     for name, scene in pictures.items():

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from comfy_api.latest import io
-from comfy_execution.graph_utils import GraphBuilder
+from comfy_execution.graph_utils import GraphBuilder, is_link
 
-__all__ = ["COMPOUND", "GraphBuilder", "links", "not_of_lists"]
+from .layers import PLACE, WEIGHTS, Layer
+
+__all__ = ["COMPOUND", "GraphBuilder", "chain_inputs", "links", "marked_words", "not_of_lists", "ready_layer"]
 
 COMPOUND: dict[str, Any] = {
     "hidden": [io.Hidden.unique_id, io.Hidden.dynprompt],
@@ -48,3 +50,37 @@ def links(node: type[io.ComfyNode]) -> dict[str, Any]:
     """
     inputs: dict[str, Any] = node.hidden.dynprompt.get_node(node.hidden.unique_id)["inputs"]
     return inputs
+
+
+def chain_inputs(node: type[io.ComfyNode], link: Any, count: int) -> list[dict[str, Any] | None]:
+    """Return what the graph says of the inputs of each Layer of a chain, the farthest first.
+
+    None for those that cannot be followed by links, since another node hands them on: of these the values are known.
+    """
+    found: list[dict[str, Any] | None] = []
+    while is_link(link) and len(found) < count:
+        part = node.hidden.dynprompt.get_node(link[0])
+        if part["class_type"] != "CnC_Layer":
+            break
+        found.append(part["inputs"])
+        link = part["inputs"].get("layers")
+    return [None] * (count - len(found)) + found[::-1]
+
+
+def marked_words(node: type[io.ComfyNode], graph: GraphBuilder, text: Any, part: str) -> Any:
+    """Return a text's link, by way of Mark Words, under the id ``part``, where the host's CLIP Text Encode gives it."""
+    if not is_link(text):
+        return text
+    encode = node.hidden.dynprompt.get_node(text[0])
+    if encode["class_type"] != "CLIPTextEncode":
+        return text
+    inputs = encode["inputs"]
+    return graph.node("CnC_MarkWords", part, text=text, clip=inputs["clip"], words=inputs["text"]).out(0)
+
+
+def ready_layer(graph: GraphBuilder, part: str, name: str, **inputs: Any) -> Any:
+    """Return the link to a Layer, under the id ``part``, with these inputs but those that are None, else defaults."""
+    plain = Layer(name=name)
+    defaults = {one: getattr(plain, one) for one in ("name", "visible", "z", "nearer", *PLACE, *WEIGHTS)}
+    given = {one: value for one, value in inputs.items() if value is not None}
+    return graph.node("CnC_Layer", part, **{**defaults, "lambda": plain.exemplar_weight, **given}).out(0)

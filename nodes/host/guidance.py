@@ -95,6 +95,18 @@ def context_width(diffusion_model: torch.nn.Module) -> int | None:
     return None
 
 
+def text_width(model: ModelPatcher) -> int:
+    """Return the width of the text that a model attends to. Raises ValueError for one that is no U-Net with such."""
+    unet = model.model.diffusion_model
+    width = context_width(unet)
+    if width is None or not cross_attention_keys(unet):
+        raise ValueError(
+            f"layers act through the cross-attention of a U-Net, and {type(model.model).__name__} has none: take a "
+            "Stable Diffusion 1.5 or SDXL model"
+        )
+    return width
+
+
 class _Chunk(NamedTuple):
     """What one chunk of a batch is of: which prompt, and how long its text was before the host made a batch."""
 

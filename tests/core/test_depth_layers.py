@@ -25,6 +25,7 @@ from cnc_core import (
 from cnc_core.depth_layers import (
     TEXT_WEIGHT,
     DepthLayer,
+    depth_map,
     depth_ranges,
     depth_streams,
     reduced,
@@ -273,6 +274,26 @@ def test_streams_of_few_layers() -> None:
     assert depth_streams([DepthLayer(mask), DepthLayer(mask, one), DepthLayer(None, other)]) == (one, other)
 
 
+def test_one_map_of_all_layers(draw: random.Random) -> None:
+    """Each pixel shows the nearest layer that covers it, in its range, its depth scaled up to 1 at most."""
+    stack = stack_of(draw, 3)
+    scales = [draw.choice([0.5, 1.0, 1.5, 4.0]) for _ in stack]
+    stack = [dataclasses.replace(one, depth_scale=scale) for one, scale in zip(stack, scales, strict=True)]
+    kept = reduced(stack)
+    found = depth_map(stack)
+    assert found is not None and 0 <= found.min() and found.max() <= 1
+    expected = torch.zeros(1, 1, *SIZE)
+    for one, (far, near) in reversed(list(zip(kept, depth_ranges(len(kept)), strict=True))):
+        scale = min(one.depth_scale, 1 / near)
+        plane = scale * far + scale * (near - far) * one.depth  # type: ignore[operator]
+        expected = plane if one.mask is None else torch.where(one.mask > 0.5, plane, expected)
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert depth_map([DepthLayer(None)]) is None
+    alone = DepthLayer(None, torch.rand(1, 1, *SIZE), depth_scale=0.5)
+    assert torch.equal(depth_map([alone]), alone.depth * 0.5)  # type: ignore[arg-type,operator]
+    assert depth_streams([dataclasses.replace(alone, depth_scale=3.0)])[1] is alone.depth
+
+
 @pytest.mark.parametrize("count", range(1, 33))
 def test_ranges_fall_from_near_to_far(count: int) -> None:
     ranges = depth_ranges(count)
@@ -322,7 +343,7 @@ def test_words_act_on_the_positive_half(draw: random.Random) -> None:
         ([{"mask": torch.ones(8, 8)}], r"mask must be .* got \(8, 8\)"),
         ([{"mask": torch.ones(1, 3, 8, 8)}], r"a mask's C 1, got \(1, 3, 8, 8\)"),
         ([{"mask": None, "text": torch.ones(3, 4)}], r"text must be tokens \(B, N, D\), got \(3, 4\)"),
-        ([{"mask": None, "strength": float("nan")}], "finite numbers"),
+        ([{"mask": None, "strength": float("nan")}], "must be finite"),
         ([{"mask": None, "text_weight": -1.0}], "0 or more"),
         ([{"mask": None, "near_far": (0.2, 0.8)}], "nearest and the farthest"),
     ],

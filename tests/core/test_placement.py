@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from cnc_core.placement import place
+from cnc_core.placement import move, place
 
 
 def picture(height: int, width: int, seed: int = 0, batch: int = 1) -> Tensor:
@@ -147,6 +148,32 @@ def test_a_great_cut_out_made_tiny_covers_what_it_covers(scale: float, side: int
     assert torch.allclose(image[0], placed[0, ..., None] * colour, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(37, 53), (74, 106), (60, 53)])
+def test_a_layer_moves_from_where_its_picture_has_it(size: tuple[int, int]) -> None:
+    """As placing it where its own centre is, on black, with nothing of the black in its colours."""
+    layer, mask = picture(37, 53, batch=2), rectangle(37, 53, (8, 6, 30, 20))
+    mask = F.avg_pool2d(mask[None], 3, stride=1, padding=1)[0]
+    goal: dict[str, Any] = {"scale": 0.7, "rotation": 25.0, "flip": "horizontal"}
+    moved, covered = move(layer, mask, size, x=0.2, y=-0.1, **goal)
+    assert moved.shape == (2, *size, 3) and covered.shape == (2, *size)
+    black = torch.zeros(1, *size, 3)
+    image, alpha = place(black, layer, mask, x=19 / 53 + 0.2, y=13 / 37 - 0.1, **goal)
+    assert torch.equal(covered, alpha)
+    assert torch.allclose(moved * covered[..., None], image, atol=1e-6) and not moved[covered == 0].any()
+    white, _ = move(torch.ones(1, 37, 53, 3), mask, size, x=0.2, y=-0.1, **goal)
+    assert torch.allclose(white[covered[:1] > 0], torch.ones(()), atol=1e-5)
+
+
+def test_a_layer_that_is_not_moved_stays() -> None:
+    layer, mask = picture(37, 53), rectangle(37, 53, (8, 6, 30, 20))
+    moved, covered = move(layer, mask, (37, 53))
+    assert torch.equal(covered, mask) and torch.allclose(moved, layer * mask[..., None], atol=1e-6)
+    empty = move(layer, 0.4 * mask, (37, 53), x=0.1)
+    assert not empty[0].any() and not empty[1].any()
+    with pytest.raises(ValueError, match="2 pictures and 3 masks"):
+        move(picture(37, 53, batch=2), mask.repeat(3, 1, 1), (37, 53))
+
+
 def test_less_than_can_be_seen_is_nothing() -> None:
     background = picture(9, 9)
     image, placed = place(background, picture(40, 40), torch.ones(1, 40, 40), scale=1e-300)
@@ -156,7 +183,7 @@ def test_less_than_can_be_seen_is_nothing() -> None:
 MEASURED = """
 import sys, torch
 from benchmarks.memory import peak
-from cnc_core.placement import place
+from cnc_core.placement import move, place
 side, scale, rotation, small = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
 foreground, mask, background = torch.rand(1, side, side, 3), torch.rand(1, side, side), torch.rand(1, small, small, 3)
 before = peak()

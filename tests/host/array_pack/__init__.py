@@ -69,4 +69,19 @@ class Wanted:
         return {"ui": {"shape": [tuple(mask.shape)]}}
 
 
-NODE_CLASS_MAPPINGS = {"LoadArray": LoadArray, "CountAlive": CountAlive, "Wanted": Wanted}
+class PassOn:
+    """Layers as they come, by a node that is none of the pack's."""
+
+    RETURN_TYPES = ("CNC_LAYERS",)
+    FUNCTION = "pass_on"
+    CATEGORY = "test"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"value": ("CNC_LAYERS", {})}}
+
+    def pass_on(self, value: Any) -> tuple[Any]:
+        return (value,)
+
+
+NODE_CLASS_MAPPINGS = {"LoadArray": LoadArray, "CountAlive": CountAlive, "Wanted": Wanted, "PassOn": PassOn}

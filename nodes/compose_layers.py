@@ -1,0 +1,236 @@
+"""Any number of layers in one node, which expands into the others."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from .depth import depth_input
+from .fusers import strength_input
+from .host.expansion import (
+    COMPOUND,
+    GraphBuilder,
+    chain_inputs,
+    links,
+    marked_words,
+    not_of_lists,
+    ready_layer,
+)
+from .host.guidance import text_width
+from .host.layers import PLACE, WEIGHTS, Layer, check_batches, nearest_first, title
+from .host.schema import schema
+from .host.validation import validated
+from .masks import saliency_input
+from .stack import stack_outputs
+from .types import CATEGORY, Fusers, Layers
+
+_CONNECTED = ("picture", "mask", "depth", "exemplar", "text", "curve")
+
+
+class ComposeLayers(io.ComfyNode):
+    """Layers in, conditioned model and prompts out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CnC_ComposeLayers",
+            display_name="Compose Layers (Compose and Conquer)",
+            category=CATEGORY,
+            description="Any number of things one in front of the other, each with its own words, look and place in "
+            "depth. It expands into the pack's other nodes, which ComfyUI caches one by one: changing one layer "
+            "computes that layer alone anew.",
+            search_aliases=["layers", "regional prompt", "depth composition", "multiple objects", "z order", "collage"],
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="Any Stable Diffusion 1.5 model; without fusers, for words by layer alone, SDXL as well.",
+                ),
+                io.Conditioning.Input("positive", tooltip="The positive prompt, of the whole picture."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt."),
+                Layers.Input("layers", tooltip="From the last Layer of a chain, the nearest one."),
+                saliency_input("saliency"),
+                depth_input("depth"),
+                strength_input(),
+                Fusers.Input(
+                    "fusers",
+                    optional=True,
+                    tooltip="From Load Fusers. Without them there are no exemplars and no depth but for the output "
+                    "depth_map; words by layer act.",
+                ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="The CLIP vision model that the fusers were trained with: ViT-L/14 for the released "
+                    "weights. Used for exemplars alone.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output("model_out", display_name="model", tooltip="To the sampler."),
+                io.Conditioning.Output("positive_out", display_name="positive", tooltip="To the sampler."),
+                io.Conditioning.Output("negative_out", display_name="negative", tooltip="To the sampler."),
+                *stack_outputs(partial(io.Mask.Output, is_output_list=True)),
+            ],
+            **COMPOUND,
+        )
+
+    @classmethod
+    @not_of_lists
+    @validated
+    def execute(
+        cls, model: Any, layers: tuple[Layer, ...], fusers: Any = None, clip_vision: Any = None, **_: Any
+    ) -> io.NodeOutput:
+        linked = links(cls)
+        text_width(model)
+        order = nearest_first(layers)
+        nearest = [layers[place] for place in order]
+        if not nearest:
+            raise ValueError(
+                f"no layer is visible: {len(layers)} are connected, all switched off"
+                if layers
+                else "there is no layer: connect the last Layer of a chain to layers"
+            )
+        check_batches(nearest)
+        chain = chain_inputs(cls, linked["layers"], len(layers))
+        graph = GraphBuilder()
+        expansion = _Expansion(graph, linked, _canvas(nearest))
+        placed, looks = None, None
+        for number, place in reversed(list(enumerate(order, start=1))):
+            layer, label = layers[place], title(number, layers[place])
+            given = _given(layer, chain[place])
+            needed = [("fusers", fusers, "Load Fusers")] if layer.exemplar is not None else []
+            if isinstance(layer.exemplar, Tensor):
+                needed.append(("clip_vision", clip_vision, "Load CLIP Vision"))
+            for name, value, loader in needed:
+                if value is None:
+                    raise ValueError(f"{label} has an exemplar, which needs {name}: connect {loader} to Compose Layers")
+            geometry = expansion.geometry(layer, given, place, label, is_last=number == len(order))
+            placed = ready_layer(graph, f"placed_{place}", layer.name, layers=placed, nearer=layer.nearer, **geometry)
+            looks = ready_layer(
+                graph,
+                f"look_{place}",
+                layer.name,
+                layers=looks,
+                exemplar=expansion.exemplar(layer, given, place),
+                text=marked_words(cls, graph, given.get("text"), f"words_{place}"),
+                curve=given.get("curve"),
+                **{name: getattr(layer, name) for name in WEIGHTS},
+                **{"lambda": layer.exemplar_weight},
+            )
+        applied = graph.node(
+            "CnC_ApplyLayers",
+            "apply",
+            layers=placed,
+            looks=looks,
+            **{name: linked[name] for name in ("model", "positive", "negative", "strength")},
+            **({"fusers": linked["fusers"]} if linked.get("fusers") is not None else {}),
+        )
+        stack = graph.node("CnC_StackLayers", "stack", layers=placed)
+        outputs = [applied.out(index) for index in range(3)] + [stack.out(index) for index in range(5)]
+        return io.NodeOutput(*outputs, expand=graph.finalize())
+
+
+def _given(layer: Layer, inputs: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what is connected to a layer: links where the graph tells them, else values."""
+    given = {}
+    for name in _CONNECTED:
+        value = layer.given_mask if name == "mask" else getattr(layer, name)
+        if value is not None:
+            given[name] = value if inputs is None else inputs[name]
+    return given
+
+
+def _canvas(nearest: list[Layer]) -> tuple[int, int]:
+    """Return height and width of the canvas: those of the backdrop, else of the largest picture."""
+    if nearest[-1].given_mask is None and nearest[-1].size is not None:
+        return nearest[-1].size
+    sizes = [layer.size for layer in nearest if layer.size is not None]
+    return max(sizes, key=lambda size: size[0] * size[1], default=(64, 64))
+
+
+class _Expansion:
+    """How layers become parts of a graph. A part's id ends in its layer's place in the chain.
+
+    Args:
+        graph: where the parts go.
+        linked: the inputs of Compose Layers as the graph has them.
+        canvas: height and width that all layers are brought to.
+    """
+
+    def __init__(self, graph: GraphBuilder, linked: dict[str, Any], canvas: tuple[int, int]) -> None:
+        self._graph = graph
+        self._linked = linked
+        self._canvas = canvas
+
+    def geometry(self, layer: Layer, given: dict[str, Any], place: int, label: str, *, is_last: bool) -> dict[str, Any]:
+        """Return the links to a layer's mask, picture and depth on the canvas, those that there are."""
+        found = {name: given[name] for name in ("mask", "picture", "depth") if name in given}
+        if "mask" not in found and not is_last:
+            if "picture" not in found:
+                raise ValueError(
+                    f"{label} has neither picture nor mask, so that it would hide all behind it: connect a mask, or "
+                    "make it the farthest layer"
+                )
+            found["mask"] = self._salient_mask(found["picture"], place)
+        if "depth" not in found and "picture" in found:
+            found["depth"] = self._depth(found["picture"], found.get("mask"), place)
+        if not found or (layer.sizes == {self._canvas} and not layer.is_moved):
+            return found
+        goal = {name: getattr(layer, name) for name in PLACE}
+        goal["scale"] *= 2.0**layer.nearer
+        height, width = self._canvas
+        moved = self._graph.node("CnC_MoveLayer", f"move_{place}", width=width, height=height, **goal, **found)
+        return {name: moved.out(index) for index, name in enumerate(("mask", "picture", "depth")) if name in found}
+
+    def exemplar(self, layer: Layer, given: dict[str, Any], place: int) -> Any:
+        """Return the link to a layer's exemplar as CLIP sees it, or None."""
+        if not isinstance(layer.exemplar, Tensor):
+            return given.get("exemplar")  # none, or encoded by the user
+        encode = self._graph.node(
+            "CLIPVisionEncode",
+            f"exemplar_{place}",
+            clip_vision=self._linked["clip_vision"],
+            image=given["exemplar"],
+            crop="center",
+        )
+        return encode.out(0)
+
+    def _salient_mask(self, picture: Any, place: int) -> Any:
+        salience = self._graph.node(
+            "CnC_SalienceMap",
+            f"salience_{place}",
+            image=picture,
+            estimator=self._linked["saliency"],
+            preprocessing="model",
+        )
+        refined = self._graph.node(
+            "CnC_RefineMask",
+            f"mask_{place}",
+            mask=salience.out(0),
+            threshold=0.5,
+            grow=0,
+            fill_holes=False,
+            largest_only=False,
+            feather=0,
+            invert=False,
+        )
+        return refined.out(0)
+
+    def _depth(self, picture: Any, mask: Any, place: int) -> Any:
+        depth = self._graph.node(
+            "CnC_DepthMap",
+            f"depth_{place}",
+            image=picture,
+            estimator=self._linked["depth"],
+            version="v1" if mask is None else "v2",
+            preprocessing="model",
+            clip_percent=0.0,
+            invert=False,
+            **({} if mask is None else {"mask": mask}),
+        )
+        return depth.out(0)
+
+
+NODES: list[type[io.ComfyNode]] = [ComposeLayers]
