@@ -19,7 +19,7 @@ from .host import pictures
 from .host.control import apply_local_fuser
 from .host.fusers import HostFusers, exemplar_tokens
 from .host.guidance import text_width, with_guidance
-from .host.layers import Layer, depth_layers, mark_words, title, with_words
+from .host.layers import Layer, depth_layers, mark_words, nearest_first, title, with_words
 from .host.previews import preview
 from .host.schema import schema
 from .host.sizes import fit
@@ -30,6 +30,12 @@ from .types import Fusers, Layers, MaskList
 
 _CHANNELS = 3
 _MOST_PIXELS = 16384
+
+
+def _placed_layers() -> io.Input:
+    return Layers.Input(
+        "layers", tooltip="Layers that lie where they are to be: x, y, scale and the like are not used."
+    )
 
 
 class MoveLayer(io.ComfyNode):
@@ -87,17 +93,14 @@ class MoveLayer(io.ComfyNode):
         inside = reference.new_ones(1, 1, *size) if inside is None else fit(inside, *size, "the mask")
         images = [None if image is None else fit(image, *size, "the depth map") for image in images]
         goal = {"x": x, "y": y, "scale": scale, "rotation": rotation, "flip": flip}
-
-        def moved(image: Tensor) -> tuple[Tensor, Tensor]:
-            return move(image.expand(-1, 3, -1, -1).movedim(1, -1), inside[:, 0], (height, width), **goal)
-
-        covered = moved(inside.new_zeros(1, 3, *size))[1] if images == [None, None] else None
-        results: list[Tensor | None] = []
-        for image in images:
-            result = (None, covered) if image is None else moved(image)
-            results.append(result[0])
-            covered = result[1]
-        return io.NodeOutput(covered, *results)
+        moved = [
+            None if image is None else move(image.movedim(1, -1), inside[:, 0], (height, width), **goal)
+            for image in images
+        ]
+        covered = next((one[1] for one in moved if one is not None), None)
+        if covered is None:
+            _, covered = move(inside.new_zeros(1, *size, 3), inside[:, 0], (height, width), **goal)
+        return io.NodeOutput(covered, *(None if one is None else one[0] for one in moved))
 
 
 class StackLayers(io.ComfyNode):
@@ -112,14 +115,18 @@ class StackLayers(io.ComfyNode):
             description="Shows layers of one size one in front of the other: their pictures as one, where each shows, "
             "and the depth maps that they make.",
             search_aliases=["flatten layers", "z-buffer", "merge layers", "composite", "layer masks"],
-            inputs=[Layers.Input("layers", tooltip="Layers of one size, the nearest at the chain's end.")],
+            inputs=[
+                Layers.Input(
+                    "layers", tooltip="Layers that lie where they are to be; x, y, scale and the like are not used."
+                )
+            ],
             outputs=stack_outputs(MaskList.Output),
         )
 
     @classmethod
     @validated
     def execute(cls, layers: tuple[Layer, ...]) -> io.NodeOutput:
-        nearest = layers[::-1]
+        nearest = [layers[place] for place in nearest_first(layers)]
         stack = depth_layers(nearest, _CHANNELS)
         shown = visible_masks(stack)
         size = next(given.shape[-2:] for layer in stack for given in (layer.mask, layer.depth) if given is not None)
@@ -186,7 +193,9 @@ class ApplyLayers(io.ComfyNode):
                 io.Model.Input("model", tooltip="A model with a U-Net; Stable Diffusion 1.5 where fusers are given."),
                 io.Conditioning.Input("positive", tooltip="The positive prompt, of the whole picture."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt."),
-                Layers.Input("layers", tooltip="Layers of one size, the nearest at the chain's end."),
+                Layers.Input(
+                    "layers", tooltip="Layers that lie where they are to be; x, y, scale and the like are not used."
+                ),
                 strength_input(),
                 Fusers.Input("fusers", optional=True, tooltip="From Load Fusers; without them words alone act."),
                 Layers.Input(
@@ -224,9 +233,12 @@ class ApplyLayers(io.ComfyNode):
         looks = layers if looks is None else looks
         if len(looks) != len(layers):
             raise ValueError(f"looks are of {len(looks)} layers and layers has {len(layers)}: give the same layers")
-        stack = depth_layers(layers[::-1], _CHANNELS if fusers is None else fusers.config.local_channels)
-        labels = {id(look): title(number, look) for number, look in enumerate(looks[::-1], start=1)}
-        acting = _acting(looks[::-1], stack)
+        order = nearest_first(layers)
+        channels = _CHANNELS if fusers is None else fusers.config.local_channels
+        stack = depth_layers([layers[place] for place in order], channels)
+        nearest = [looks[place] for place in order]
+        labels = {id(look): title(number, look) for number, look in enumerate(nearest, start=1)}
+        acting = _acting(nearest, stack)
         dressed = []
         for layer, look in zip(reduced(stack), acting, strict=True):
             try:
@@ -264,7 +276,7 @@ def _with_exemplars(
     return dressed
 
 
-def _acting(layers: tuple[Layer, ...], stack: list[DepthLayer]) -> list[Layer]:
+def _acting(layers: list[Layer], stack: list[DepthLayer]) -> list[Layer]:
     """Return those of our layers whose layer of the core's can act, in their order."""
     acting = {id(layer) for layer in reduced(stack)}
     return [ours for ours, layer in zip(layers, stack, strict=True) if id(layer) in acting]

@@ -226,6 +226,19 @@ def test_behind_a_node_that_is_no_layer_values_are_taken(layers_server: Server) 
     assert picture(layers_server, prompt) == picture(layers_server, without_words) != plain
 
 
+def test_without_a_backdrop_the_rest_is_left_to_the_prompt(layers_server: Server) -> None:
+    """Said once, not again at each change of a weight; the canvas is the largest picture's."""
+    cone = {"picture": "cone.png", "mask": "left.png"}
+    before = layers_server.log().count("none is the backdrop")
+    for strength in (1.0, 0.5, 0.2):
+        prompt = layered([("cone", {**cone, "text_weight": strength, "text": "a red cone"})])
+        prompt["flat"] = node("PreviewImage", images=["compose", 3])
+        flat = pixels(layers_server.run(prompt), "flat")[0]
+    assert layers_server.log().count("none is the backdrop") == before + 1
+    inside = np.asarray(Image.open(layers_server.input / "left.png")) > 0
+    assert flat.shape == (128, 128, 3) and flat[inside].any() and not flat[~inside].any()
+
+
 def test_two_local_fusers_at_once_are_warned_of(layers_server: Server) -> None:
     prompt = layered(SHAPES[:2])
     depth = {"fg_depth": ["compose", 5], "bg_depth": ["compose", 6]}
