@@ -107,7 +107,7 @@ def _test(host: Host, arguments: argparse.Namespace, rest: list[str]) -> int:
     marks = [] if arguments.all else ["-m", "not slow"]
     if not rest:
         _say_what_is_left_out(host, arguments.all)
-    code = _call([*_pytest(host), *marks, *rest], host)
+    code = _call([*_pytest(host), *marks, *(_on_two_processes(host) if not rest else []), *rest], host)
     if failed:
         print(f"[dev] {' and '.join(failed)} failed, see above the tests", flush=True)
     return code or bool(failed)
@@ -123,6 +123,13 @@ def _say_what_is_left_out(host: Host, slow: bool) -> None:
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if found.returncode != 0:
         say(f"skipped: tests/browser, the front end's own tests, for there is {found.stdout.strip()}")
+
+
+def _on_two_processes(host: Host) -> list[str]:
+    """A file's tests stay in one process; files keep their order, so that the longest are not left to the end."""
+    if not host.has("xdist") or (os.cpu_count() or 1) < 2:
+        return []
+    return ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 def _pytest(host: Host) -> list[str | Path]:

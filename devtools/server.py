@@ -174,6 +174,10 @@ class Server:
         """Ask the server to unload its models and drop what it has cached, before the next workflow."""
         self._post("/free", {"unload_models": True, "free_memory": True})
 
+    def clear_history(self) -> None:
+        """Ask the server to forget the workflows that it has run; what they saved stays."""
+        self._post("/history", {"clear": True})
+
     def _post(self, path: str, body: dict[str, Any]) -> None:
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), headers)
