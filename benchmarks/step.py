@@ -1,9 +1,13 @@
-"""Print what a guided step costs beside the plain model's and beside the host's ControlNet, in time and memory."""
+"""Print what a guided step costs, in time and memory.
+
+Two layers beside the plain model and beside the host's ControlNet; more layers beside two.
+"""
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +16,7 @@ import torch
 
 from .host import ROOT, enter
 from .memory import peak_in_a_fresh_process
+from .rows import LAYER_ROWS, MEMORY_TARGET, TWO_LAYERS
 
 if TYPE_CHECKING:
     from .runs import Clock
@@ -30,6 +35,13 @@ def main(options: list[str]) -> None:
         "that passed",
     )
     parser.add_argument("--only", choices=["time", "memory"], help="measure one of the two")
+    parser.add_argument(
+        "--rows",
+        choices=["all", "layers"],
+        default="all",
+        help="layers: the stacks of more than two layers alone, beside the two and the plain model; all",
+    )
+    parser.add_argument("--tiny", action="store_true", help="networks as small as they get, to try the benchmark")
     arguments = parser.parse_args(options)
     if arguments.rounds < 2:
         parser.error("--rounds must be at least 2")
@@ -38,37 +50,47 @@ def main(options: list[str]) -> None:
         torch.set_num_threads(1)
         clock = time.process_time
     sizes = arguments.size or (GPU_SIZES if torch.cuda.is_available() else CPU_SIZES)
-    fusers = ROOT / ".cache" / "bench" / "fusers.safetensors"
-    fusers.parent.mkdir(parents=True, exist_ok=True)
+    networks = "tiny" if arguments.tiny else "full"
     pack = enter()
     from . import contenders, speed
 
-    try:
-        written = contenders.write_fusers(fusers, pack)
+    place = ROOT / ".cache" / "bench"
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as folder:
+        fusers = Path(folder) / "fusers.safetensors"
+        written = contenders.write_fusers(fusers, pack, contenders.NETWORKS[networks])
         if arguments.only != "time":
-            report_memory(sizes[0], fusers, written)
+            report_memory(sizes[0], fusers, written, networks)
         if arguments.only != "memory":
-            for size, steps in speed.measure(pack, fusers, sizes, arguments.rounds, clock):
+            measured = speed.measure(
+                pack, fusers, sizes, arguments.rounds, clock,
+                networks=contenders.NETWORKS[networks], layers_alone=arguments.rows == "layers",
+            )  # fmt: skip
+            for size, steps in measured:
                 report_time(size, steps, arguments.shared)
-    finally:
-        fusers.unlink(missing_ok=True)
 
 
-def report_memory(size: int, fusers: Path, written: int) -> None:
-    plain, ours = (peak_in_a_fresh_process(what, size, fusers) for what in ("plain", "ours"))
-    share = (ours - plain) / written
+def report_memory(size: int, fusers: Path, written: int, networks: str) -> None:
+    """Measure and print the peaks of the plain model, of two layers and of each row of more."""
+
+    def peak(contender: str) -> int:
+        return peak_in_a_fresh_process(contender, size, fusers, networks)
+
     print(f"peak resident memory at {size} x {size}, each in a fresh process")
-    print(f"  plain               {plain / 1e9:6.2f} GB")
-    print(f"  Compose and Conquer {ours / 1e9:6.2f} GB, more by {share:.2f} of the fusers' {written / 1e9:.2f} GB")
-    print("  target: at most 1.15", flush=True)
+    plain, two = peak("plain"), peak(TWO_LAYERS)
+    share = (two - plain) / written
+    print(f"  {'plain':20}{plain / 1e9:6.2f} GB")
+    print(f"  {TWO_LAYERS:20}{two / 1e9:6.2f} GB, more by {share:.2f} of the fusers' {written / 1e9:.2f} GB", end="")
+    print("; target: at most 1.15", flush=True)
+    for name in LAYER_ROWS:
+        own = peak(name)
+        print(f"  {name:20}{own / 1e9:6.2f} GB, {own / two:.3f} of two layers", end="")
+        print(f"; target: at most {MEMORY_TARGET:.2f}", flush=True)
 
 
 def report_time(size: int, steps: dict[str, list[float]], shared: bool) -> None:
-    """Print one table: medians over the rounds; the figure; soft guidance's share of a step."""
+    """Print one table: medians over the rounds, more layers beside two, two beside a ControlNet where it took part."""
     medians = {name: statistics.median(times) for name, times in steps.items()}
-    plain, control, alone, ours = (
-        medians[name] for name in ("plain", "ControlNet", "local fuser alone", "Compose and Conquer")
-    )
     rounds = len(steps["plain"])
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     if shared:
@@ -76,12 +98,31 @@ def report_time(size: int, steps: dict[str, list[float]], shared: bool) -> None:
     print(f"one step at {size} x {size}, cond and uncond in one batch; median of {rounds} rounds in turn; {device}")
     for name, median in medians.items():
         low, _, high = statistics.quantiles(steps[name], n=4)
-        print(f"  {name:20}{median:8.3f} s  {median / plain:6.3f} of plain  (half of them {low:.3f} to {high:.3f})")
+        beside = beside_two_layers(steps, name) if name in LAYER_ROWS else ""
+        share = median / medians["plain"]
+        print(f"  {name:20}{median:8.3f} s  {share:6.3f} of plain  (half of them {low:.3f} to {high:.3f}){beside}")
+    if "ControlNet" in steps:
+        report_beside_control_net(steps, medians)
+    print(end="", flush=True)
+
+
+def beside_two_layers(steps: dict[str, list[float]], name: str) -> str:
+    """Say what share of the two layers' step a row's takes: by the medians, and round by round."""
+    share = statistics.median(steps[name]) / statistics.median(steps[TWO_LAYERS])
+    each = [own / two for own, two in zip(steps[name], steps[TWO_LAYERS], strict=True)]
+    low, _, high = statistics.quantiles(each, n=4)
+    target = LAYER_ROWS[name].target
+    return f", {share:.3f} of two layers (round by round {low:.3f} to {high:.3f}); target: at most {target:.2f}"
+
+
+def report_beside_control_net(steps: dict[str, list[float]], medians: dict[str, float]) -> None:
+    """Print what two layers add to the plain model's step, as a share of what a ControlNet adds; soft guidance's."""
+    plain, control, alone, ours = (medians[name] for name in ("plain", "ControlNet", "local fuser alone", TWO_LAYERS))
     each = [
         (ours - plain) / (control - plain)
-        for plain, control, ours in zip(steps["plain"], steps["ControlNet"], steps["Compose and Conquer"], strict=True)
+        for plain, control, ours in zip(steps["plain"], steps["ControlNet"], steps[TWO_LAYERS], strict=True)
     ]
     low, _, high = statistics.quantiles(each, n=4)
     print(f"  (ours - plain) / (ControlNet - plain): {(ours - plain) / (control - plain):.3f}", end="")
     print(f" by the medians; round by round half of them {low:.3f} to {high:.3f}; target: at most 1.00")
-    print(f"  soft guidance: {(ours - alone) / ours:+.1%} of a step", flush=True)
+    print(f"  soft guidance: {(ours - alone) / ours:+.1%} of a step")
