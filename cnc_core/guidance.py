@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -186,43 +186,59 @@ class Guidance:
         return replace(self, regions=tuple(regions))
 
 
+class MaskPlaces(NamedTuple):
+    """Which of a guidance's distinct masks each region has, as tensors on the tokens' device.
+
+    masks: the M distinct ones. of_regions: (R, M) of 0 and 1. of_tokens: (N,), the place of the mask of each token's
+    region, M where it has none.
+    """
+
+    masks: tuple[Tensor, ...]
+    of_regions: Tensor
+    of_tokens: Tensor
+
+
+def mask_places(guidance: Guidance) -> MaskPlaces:
+    """Return which masks the regions have; those that are given the same tensor have one."""
+    regions, device = guidance.regions, guidance.regions[0].tokens.device
+    distinct = {id(region.mask): region.mask for region in regions if region.mask is not None}
+    order = {mask: place for place, mask in enumerate(distinct)}
+    places = [order.get(id(region.mask), len(order)) for region in regions]
+    of_regions = torch.tensor([[float(place == at) for at in range(len(order))] for place in places])
+    tokens = [place for place, region in zip(places, regions, strict=True) for _ in range(region.tokens.shape[1])]
+    of_tokens = torch.tensor(tokens, dtype=torch.long)
+    on_device = [tensor.to(device, non_blocking=True) for tensor in (of_regions, of_tokens)]
+    return MaskPlaces(tuple(distinct.values()), *on_device)
+
+
 def token_mask(guidance: Guidance, height: int, width: int, acts: Tensor | None = None) -> Tensor:
     """Return the mask over all tokens for an attention layer of ``height`` x ``width`` queries.
 
     acts: (B or 1, R) of 0 and 1, which regions act in which picture; one that does not covers nothing. Without
     it all do. The result is (B or 1, height * width, sum of N) in [0, 1], in the order of the regions.
     """
-    return token_columns(guidance, resized_masks(guidance, height, width), acts)
+    places = mask_places(guidance)
+    return token_columns(places, resized_masks(places, height, width, guidance.resize), acts)
 
 
-def resized_masks(guidance: Guidance, height: int, width: int) -> list[Tensor]:
-    """Return each distinct mask of the regions at a layer's size, (B or 1, height * width, 1), in fp32.
+def resized_masks(places: MaskPlaces, height: int, width: int, how: Resize) -> Tensor:
+    """Return the distinct masks at a layer's size, (B or 1, height * width, M), in fp32."""
+    if not places.masks:
+        return torch.zeros(1, height * width, 0, device=places.of_tokens.device)
+    resized = [_resize(mask, height, width, how).flatten(2).transpose(1, 2) for mask in places.masks]
+    return torch.cat(broadcast_batch(resized), dim=2)
 
-    Where no region has a mask there is one of zeros.
+
+def token_columns(places: MaskPlaces, masks: Tensor, acts: Tensor | None = None) -> Tensor:
+    """Return :func:`token_mask` from what :func:`resized_masks` gave: a few operations, whatever the regions' number.
+
+    A schedule needs it at each step, for each size.
     """
-    distinct = list({id(region.mask): region.mask for region in guidance.regions if region.mask is not None}.values())
-    if not distinct:
-        return [torch.zeros(1, height * width, 1, device=guidance.regions[0].tokens.device)]
-    return [_resize(mask, height, width, guidance.resize).flatten(2).transpose(1, 2) for mask in distinct]
-
-
-def token_columns(guidance: Guidance, masks: Sequence[Tensor], acts: Tensor | None = None) -> Tensor:
-    """Return :func:`token_mask` from what :func:`resized_masks` gave."""
-    places: dict[int, int] = {}
-    regions = [
-        None if region.mask is None else places.setdefault(id(region.mask), len(places)) for region in guidance.regions
-    ]
-    covered = list(masks)
+    covered = masks
     if acts is not None:  # what no region of a mask acts on is left to others
-        for place in places.values():
-            own = [acts[:, index] for index, at in enumerate(regions) if at == place]
-            covered[place] = masks[place] * torch.stack(own).amax(0)[:, None, None]
-    rest = (1 - torch.stack(broadcast_batch(covered)).sum(0)).clamp(min=0)
-    shown = [
-        (rest if at is None else masks[at]).expand(-1, -1, region.tokens.shape[1])
-        for region, at in zip(guidance.regions, regions, strict=True)
-    ]
-    return torch.cat(broadcast_batch(shown), dim=2)
+        covered = masks * (acts @ places.of_regions).clamp(max=1)[:, None]
+    rest = (1 - covered.sum(2, keepdim=True)).clamp(min=0)
+    return torch.cat(broadcast_batch([masks, rest]), dim=2).index_select(2, places.of_tokens)
 
 
 def _resize(mask: Tensor, height: int, width: int, how: Resize) -> Tensor:

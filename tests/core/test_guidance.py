@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnc_core import Guidance, GuidedTokens, Region, Schedule, fused_attention, token_mask
 from cnc_core.guidance import BlockGroup, Mode, Resize
@@ -65,6 +67,62 @@ def test_the_complement_is_what_the_others_leave(height: int, width: int, resize
     for mask, column in zip(masks, (first, second), strict=True):
         alone = one_mask(mask, height, width, resize).flatten(1).unsqueeze(2)
         assert torch.equal(column, alone.expand(2, -1, -1))
+
+
+def test_what_does_not_act_is_left_to_the_rest() -> None:
+    """In each picture for itself; of two regions with one mask it is enough that one acts."""
+    seed = random.SystemRandom().randrange(2**31)
+    print(f"seed {seed}")
+    torch.manual_seed(seed)
+    masks = [torch.rand(batch, 1, 6, 7) / 2 for batch in (1, 3, 1)]
+    own = [0, 1, None, 0, 2, None]
+    counts = [2, 1, 3, 0, 1, 1]
+    regions = tuple(
+        Region(torch.zeros(1, count, 4), None if at is None else masks[at])
+        for at, count in zip(own, counts, strict=True)
+    )
+    acts = torch.randint(0, 2, (3, len(own))).float()
+    found = token_mask(Guidance(regions), 6, 7, acts)
+    assert found.shape == (3, 42, sum(counts))
+    for picture in range(3):
+        shown = [mask[min(picture, len(mask) - 1)].flatten().double() for mask in masks]
+        covers = [any(acts[picture, index] for index, at in enumerate(own) if at == place) for place in range(3)]
+        rest = (1 - sum(mask * cover for mask, cover in zip(shown, covers, strict=True))).clamp(min=0)
+        columns = [
+            rest if at is None else shown[at] for at, count in zip(own, counts, strict=True) for _ in range(count)
+        ]
+        assert torch.allclose(found[picture].double(), torch.stack(columns, 1), atol=1e-6)
+
+
+def test_a_step_of_a_schedule_costs_the_same_operations_for_any_number_of_regions() -> None:
+    """On a GPU each is a launch, for each size of layer, at each step."""
+
+    def operations(layers: int, words: bool) -> int:
+        masks = [torch.rand(1, 1, 16, 16) / layers for _ in range(layers)]
+        regions = [Region(torch.randn(1, 4, 8), mask) for mask in (*masks, None)]
+        if words:
+            regions += [Region(torch.randn(1, 3, 8), mask, 4.0, "gate") for mask in (*masks, None)]
+        run = GuidedTokens(Guidance(tuple(regions)), acts=torch.ones(2, len(regions)))
+        text, q = torch.randn(2, 5, 8), torch.randn(2, 64, 8)
+        for _ in range(2):  # the first step makes what the run shares
+            with _Operations() as counted:
+                step = run.at_step(torch.ones(len(regions)), torch.ones(len(regions)))
+                states = step.append_to(text)
+                step.attend(q, states, states, 2, 8, 8, fused_attention)
+        return counted.count
+
+    assert operations(9, False) == operations(1, False)
+    assert operations(9, True) == operations(1, True)
+
+
+class _Operations(TorchDispatchMode):
+    """Counts what torch is asked to do."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
 
 
 def test_without_any_mask_every_token_acts_everywhere() -> None:

@@ -49,8 +49,8 @@ def clone_unguided(small: GoldenModel, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tokens_unmasked(small: GoldenModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def everywhere(guidance: Any, masks: list[Tensor], acts: Tensor | None) -> Tensor:
-        return torch.ones(1, masks[0].shape[1], guidance.tokens().shape[1])
+    def everywhere(places: Any, masks: Tensor, acts: Tensor | None) -> Tensor:
+        return torch.ones(1, masks.shape[1], len(places.of_tokens))
 
     monkeypatch.setattr(small.host.pack.part("cnc_core.guided_tokens"), "token_columns", everywhere)
 
