@@ -14,7 +14,7 @@ from devtools import locales
 from devtools.server import Server
 
 RENEW = "python -m devtools.locales PATH_TO_COMFYUI"
-UNTRANSLATED = {"Compose and Conquer", "clip", "vae", "x", "y", "\u03bb"}
+UNTRANSLATED = {"Compose and Conquer", "clip", "vae", "x", "y", "z", "\u03bb"}
 """What is the same in every language, but for capitals."""
 
 SCRIPTS = {"zh": "[\u4e00-\u9fff]", "ja": "[\u3040-\u30ff\u4e00-\u9fff]", "ko": "[\uac00-\ud7a3]"}
