@@ -9,6 +9,7 @@ from . import (
     compose_layers,
     curve,
     depth,
+    document,
     fusers,
     inpaint,
     layer,
@@ -27,10 +28,11 @@ class ComposeAndConquer(ComfyExtension):
     """What the host asks the pack for."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Return all nodes."""
+        """Return all nodes, that of the host's layered document where the host has one."""
         whole = (loaders, compose, layer, compose_layers, fusers, curve)
         parts = (masks, selection, inpaint, depth, layers, place, stack)
-        return [node for family in (*whole, *parts) for node in family.NODES]
+        newer = (document,) if hasattr(io, "Layers") else ()
+        return [node for family in (*whole, *newer, *parts) for node in family.NODES]
 
 
 async def comfy_entrypoint() -> ComposeAndConquer:

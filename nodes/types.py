@@ -6,6 +6,7 @@ Fusers = io.Custom("CNC_FUSERS")
 Tokens = io.Custom("CNC_TOKENS")
 Curve = io.Custom("CNC_CURVE")
 Layers = io.Custom("CNC_LAYERS")
+Document = io.Custom("LAYERS")  # the host's own; named here because older hosts do not have its class
 MaskList = io.Custom("CNC_MASKS")
 
 CATEGORY = "Compose and Conquer"

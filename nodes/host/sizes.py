@@ -23,6 +23,18 @@ def fit(images: Tensor, height: int, width: int, what: str) -> Tensor:
     return comfy.utils.common_upscale(images, width, height, "area" if shrinks else "bilinear", "disabled")
 
 
+def stretch(images: Tensor, height: int, width: int) -> Tensor:
+    """Return all of images (B, C, H, W) at ``height`` x ``width``, whatever that makes of their aspect ratio.
+
+    A side that shrinks is averaged, one that grows is interpolated.
+    """
+    lower, narrower = min(height, images.shape[-2]), min(width, images.shape[-1])
+    for size, method in (((lower, narrower), "area"), ((height, width), "bilinear")):
+        if images.shape[-2:] != size:
+            images = comfy.utils.common_upscale(images, size[1], size[0], method, "disabled")
+    return images
+
+
 def crop(images: Tensor, height: int, width: int, what: str) -> Tensor:
     """Return the middle of images (B, C, H, W) in the aspect ratio of ``height`` x ``width``, at their own size.
 
