@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from . import rooms
 from .launch import complete_torchvision
@@ -78,6 +80,12 @@ def load_pack(nodes: ModuleType, pack: Path = rooms.ROOT) -> LoadedPack:
     if not loaded:
         raise ImportError("\n".join(["ComfyUI refused the pack:", *logged.lines]))
     return LoadedPack(sys.modules[str(pack).replace(".", "_x_")])
+
+
+def newer_nodes(pack: LoadedPack) -> dict[str, dict[str, Any]]:
+    """What a server of a newer host tells of the nodes that the pack has for those alone, on any host."""
+    nodes = [node for family in pack.part("nodes").NEWER for node in family.NODES]
+    return {node.define_schema().node_id: json.loads(json.dumps(node.GET_NODE_INFO_V1())) for node in nodes}
 
 
 class _Recorder(logging.Handler):

@@ -23,15 +23,18 @@ from . import (
 from .host.folders import register_fusers
 from .host.perception import register_perception
 
+NEWER = (document,)
+"""The families that need a connection of the host's that older ones lack: its layered document."""
+
 
 class ComposeAndConquer(ComfyExtension):
     """What the host asks the pack for."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Return all nodes, that of the host's layered document where the host has one."""
+        """Return all nodes that this host can connect."""
         whole = (loaders, compose, layer, compose_layers, fusers, curve)
         parts = (masks, selection, inpaint, depth, layers, place, stack)
-        newer = (document,) if hasattr(io, "Layers") else ()
+        newer = NEWER if hasattr(io, "Layers") else ()
         return [node for family in (*whole, *newer, *parts) for node in family.NODES]
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .host.document import DocumentLayer, placed, read_document
+from .host.document import DocumentLayer, read_document
+from .host.document_placement import placed
 from .host.layers import WEIGHTS, Layer
 from .host.perception import each
 from .host.pictures import picture
@@ -69,6 +70,13 @@ class LayersFromDocument(io.ComfyNode):
             made = Layer(layer.name, visible=False) if hidden else _made(layer, look, read.canvas)
             hidden = hidden or (made.visible and made.mask is None)
             stack.append(made)
+        if not read.has_canvas and not hidden:
+            logging.warning(
+                "Compose and Conquer: the document has no canvas of its own and is as large as its layers reach, "
+                "%d x %d pixels. No layer covers that, so that there is no backdrop. Cut off what reaches over it, or "
+                "begin the document with Layers From Bounding Boxes, which has canvas_width and canvas_height.",
+                *reversed(read.canvas),
+            )
         return io.NodeOutput(tuple(stack[::-1]))
 
 

@@ -1,4 +1,4 @@
-"""The layered document of newer hosts, a LAYERS connection: read, checked, and its layers set onto its canvas."""
+"""The layered document of newer hosts, which a LAYERS connection carries: read and checked."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...cnc_core.pictures import check_image, check_mask
-from ...cnc_core.placement import move, object_box
 from .layers import MOST_LAYERS
 from .pictures import masks, picture
-from .sizes import fit, stretch
+from .sizes import stretch
 
 VERSION = 1
 MOST_SIDE = 16384
@@ -60,10 +58,11 @@ class DocumentLayer:
 
 @dataclass(frozen=True, eq=False)
 class Document:
-    """canvas: height and width. layers: the farthest first."""
+    """canvas: height and width. layers: the farthest first. has_canvas: False where the layers make its size."""
 
     canvas: tuple[int, int]
     layers: tuple[DocumentLayer, ...]
+    has_canvas: bool
 
 
 def read_document(document: Any) -> Document:
@@ -102,40 +101,11 @@ def read_document(document: Any) -> Document:
             layers.append(_layer(name, label, item))
         except ValueError as error:
             raise ValueError(f"{label}: {error}") from None
-    return Document(_canvas(document.get("canvas"), layers), tuple(sorted(layers, key=lambda layer: layer.z)))
-
-
-def placed(layer: DocumentLayer, canvas: tuple[int, int], depth: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Set a layer onto the canvas.
-
-    Args:
-        layer: the layer.
-        canvas: height and width.
-        depth: a map (B or 1, H, W, 3) of the layer's own picture, which is set in its place.
-
-    Returns:
-        The picture (B, H, W, 3), black around the layer, and its mask (B, H, W). Without rotation and of the size of
-        its box, the layer's pixels are in them as they are. Colours are not mixed with black at a soft edge.
-
-    Raises ValueError for a depth that does not go together with the layer's batch.
-    """
-    image = layer.picture.movedim(-1, 1)
-    if depth is not None:
-        image = fit(depth.movedim(-1, 1).to(image), *image.shape[-2:], f"the depth map of {layer.label}")
-    alpha = None if layer.alpha is None else layer.alpha[:, None]
-    batches = (len(image), 1 if alpha is None else len(alpha))
-    if not {*batches} <= {1, max(batches)}:
-        raise ValueError(
-            f"{layer.label} has {batches[0]} depth maps and {batches[1]} masks: give one for all, or one for each"
-        )
-    image, alpha = _stretched(image, alpha, layer.height, layer.width)
-    image = image.flip(layer.flips)
-    alpha = image.new_ones(1, 1, layer.height, layer.width) if alpha is None else alpha.flip(layer.flips)
-    if layer.rotation:
-        seen, mask = _turned(layer, image.movedim(1, -1), alpha[:, 0], canvas)
-    else:
-        seen, mask = _pasted(layer, image, canvas).movedim(1, -1).contiguous(), _pasted(layer, alpha, canvas)[:, 0]
-    return seen, mask * layer.opacity
+    canvas = _canvas(document.get("canvas"))
+    size = _reached(layers) if canvas is None else canvas
+    if max(size) > MOST_SIDE:
+        raise ValueError(f"the document's canvas is {size[1]} x {size[0]} pixels, and no side may be above {MOST_SIDE}")
+    return Document(size, tuple(sorted(layers, key=lambda layer: layer.z)), canvas is not None)
 
 
 def _layer(name: str, label: str, item: dict[str, Any]) -> DocumentLayer:
@@ -193,8 +163,8 @@ def _pixels(item: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
     return colours, alpha
 
 
-def _canvas(canvas: Any, layers: list[DocumentLayer]) -> tuple[int, int]:
-    """Return height and width of a document's canvas, given as width and height."""
+def _canvas(canvas: Any) -> tuple[int, int] | None:
+    """Return height and width of a canvas, given as width and height; None for none, as the host reads it."""
     sides = canvas if canvas is not None else (0, 0)
     if not isinstance(sides, Sequence) or isinstance(sides, str) or len(sides) != 2:
         raise ValueError(f"the document's canvas must be a width and a height, got {_short(canvas)}")
@@ -203,73 +173,19 @@ def _canvas(canvas: Any, layers: list[DocumentLayer]) -> tuple[int, int]:
         width, height = (math.trunc(_number(named, side, 0)) for side in named)
     except ValueError as error:
         raise ValueError(f"the document's canvas: {error}") from None
-    if width <= 0 or height <= 0:  # none, for the host as well
-        reached = [_reach(layer) for layer in layers]
-        width, height = (max(1, *(math.ceil(reach[side] - _ROUNDING) for reach in reached)) for side in (0, 1))
-    if max(width, height) > MOST_SIDE:
-        raise ValueError(f"the document's canvas is {width} x {height} pixels, and no side may be above {MOST_SIDE}")
-    return height, width
+    return (height, width) if width > 0 and height > 0 else None
 
 
-def _reach(layer: DocumentLayer) -> tuple[float, float]:
-    """Return how far to the right and down a layer reaches."""
-    cos, sin = abs(math.cos(layer.rotation)), abs(math.sin(layer.rotation))
-    return (
-        layer.left + (layer.width + layer.width * cos + layer.height * sin) / 2,
-        layer.top + (layer.height + layer.width * sin + layer.height * cos) / 2,
-    )
-
-
-def _stretched(image: Tensor, alpha: Tensor | None, height: int, width: int) -> tuple[Tensor, Tensor | None]:
-    """Return (B, C, H, W) at a size, nothing of what is transparent mixed into what is not."""
-    if alpha is None or image.shape[-2:] == (height, width):
-        return stretch(image, height, width), alpha
-    colours, alpha = stretch(image * alpha, height, width), stretch(alpha, height, width)
-    return (colours / alpha.clamp(min=torch.finfo(alpha.dtype).tiny)).where(alpha > 0, 0.0), alpha
-
-
-def _pasted(layer: DocumentLayer, image: Tensor, canvas: tuple[int, int]) -> Tensor:
-    """Return (B, C, H, W) on an empty canvas, in the layer's box."""
-    sheet = image.new_zeros(*image.shape[:2], *canvas)
-    goal, source = [], []
-    for first, length, side in ((layer.top, layer.height, canvas[0]), (layer.left, layer.width, canvas[1])):
-        start, stop = (min(max(0, end), side) for end in (first, first + length))
-        goal.append(slice(start, stop))
-        source.append(slice(start - first, stop - first) if stop > start else slice(0, 0))
-    sheet[..., goal[0], goal[1]] = image[..., source[0], source[1]]
-    return sheet
-
-
-def _turned(layer: DocumentLayer, image: Tensor, alpha: Tensor, canvas: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return a layer's picture and mask on an empty canvas, turned around the centre of its box."""
-    cos, sin = math.cos(layer.rotation), math.sin(layer.rotation)
-    batch = max(len(image), len(alpha))
-    parts = []
-    for colours, inside in zip(image.expand(batch, -1, -1, -1), alpha.expand(batch, -1, -1), strict=True):
-        peak = inside.max()
-        if peak == 0:
-            parts.append((colours.new_zeros(1, *canvas, 3), inside.new_zeros(1, *canvas)))
-            continue
-        solid = inside / peak  # `move` finds the object by what is above 0.5, and turns it around its own centre
-        left, top, right, bottom = object_box(solid > 0.5)
-        middle = ((left + right) / 2, (top + bottom) / 2)
-        across, down = middle[0] - layer.width / 2, middle[1] - layer.height / 2
-        goal = (
-            layer.left + layer.width / 2 + across * cos - down * sin,
-            layer.top + layer.height / 2 + across * sin + down * cos,
-        )
-        seen, mask = move(
-            colours[None],
-            solid[None],
-            canvas,
-            x=goal[0] / canvas[1] - middle[0] / layer.width,
-            y=goal[1] / canvas[0] - middle[1] / layer.height,
-            scale=layer.height / canvas[0] * (1 + 1e-12),  # below 1 pixel a pixel, if by rounding, it would average
-            rotation=math.degrees(layer.rotation),
-        )
-        parts.append((seen, mask * peak))
-    images, masks_ = zip(*parts, strict=True)
-    return torch.cat(images), torch.cat(masks_)
+def _reached(layers: list[DocumentLayer]) -> tuple[int, int]:
+    """Return how far down and to the right layers reach, at least a pixel."""
+    downs, rights = [1], [1]
+    for layer in layers:
+        cos, sin = abs(math.cos(layer.rotation)), abs(math.sin(layer.rotation))
+        down = layer.top + (layer.height + layer.width * sin + layer.height * cos) / 2
+        right = layer.left + (layer.width + layer.width * cos + layer.height * sin) / 2
+        downs.append(math.ceil(down - _ROUNDING))
+        rights.append(math.ceil(right - _ROUNDING))
+    return max(downs), max(rights)
 
 
 def _number(item: dict[str, Any], key: str, default: float) -> float:

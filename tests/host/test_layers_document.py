@@ -1,5 +1,4 @@
-"""Layers from Document: documents in the host's format, against pictures placed by hand; with the host's own nodes
-where it has them."""
+"""Layers from Document: documents in the host's format, against pictures placed by hand."""
 
 from __future__ import annotations
 
@@ -10,24 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from devtools.demo import PICTURES
-from devtools.server import Server
-
 from .conftest import Host
 
 CANVAS = (24, 20)
 WIDTH, HEIGHT = CANVAS
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@pytest.fixture(scope="module")
-def layered(server: Server) -> Server:
-    """A server whose host has the layered document."""
-    if "AddLayer" not in server.object_info():
-        pytest.skip("this host has no layered document")
-    for path in PICTURES.glob("*.png"):
-        (server.input / path.name).write_bytes(path.read_bytes())
-    return server
 
 
 def pixels(height: int, width: int, frames: int = 1, channels: int = 3) -> torch.Tensor:
@@ -220,6 +206,16 @@ def test_without_a_canvas_it_reaches_as_far_as_its_layers(host: Host, canvas: An
     assert size(item(pixels(6, 9), x=3, y=2), item(pixels(3, 3), x=-1, y=20, w=30)) == (23, 29)
     assert size(item(pixels(6, 10), x=3, y=4, rotation=math.pi / 2)) == (12, 11)
     assert size(item(pixels(8, 8), x=0, y=0, rotation=math.pi / 4)) == (10, 10)
+
+
+def test_a_layer_beyond_the_backdrop_is_told(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    back, near = item(pixels(8, 8)), item(pixels(4, 4), x=3)
+    layers(host, document(back, near, canvas=None))
+    layers(host, document(back, {**near, "x": 6}, canvas=(8, 8)))
+    assert not [record for record in caplog.records if "backdrop" in record.getMessage()]
+    assert layers(host, document(back, {**near, "x": 6}, canvas=None))[0].mask is not None
+    (line,) = (record.getMessage() for record in caplog.records if "backdrop" in record.getMessage())
+    assert "as its layers reach, 10 x 8 pixels" in line
 
 
 def test_a_blend_mode_is_told_once(host: Host, caplog: pytest.LogCaptureFixture) -> None:
