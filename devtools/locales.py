@@ -2,7 +2,8 @@
 
     python -m devtools.locales PATH_TO_COMFYUI
 
-English comes from the nodes' schemas, as a real server tells them, and from the few words of the scripts below.
+English comes from the nodes' schemas, as a real server tells them (those of nodes that its host is too old for as the
+nodes do), and from the few words of the scripts below.
 The other languages are translations of these English texts, in devtools/translations: {English: translation}, each
 text once, however many nodes say it. A text that changes in a schema has no translation then, which is an error.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .environment import ROOT
+from .inprocess import enter_comfy, load_pack, newer_nodes
 from .server import Server
 
 TRANSLATIONS = Path(__file__).with_name("translations")
@@ -116,8 +118,10 @@ def main() -> None:
     """Ask a server and write the files."""
     parser = argparse.ArgumentParser(prog="python -m devtools.locales")
     parser.add_argument("comfy", type=Path)
-    with Server(parser.parse_args().comfy) as server:
-        files = made(server.object_info())
+    comfy = parser.parse_args().comfy
+    newer = newer_nodes(load_pack(enter_comfy(comfy)))
+    with Server(comfy) as server:
+        files = made(newer | server.object_info())
     for path, content in files.items():
         (LOCALES / path).parent.mkdir(parents=True, exist_ok=True)
         (LOCALES / path).write_text(content, encoding="utf-8")

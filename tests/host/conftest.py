@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-from devtools.inprocess import LoadedPack, enter_comfy, load_pack
+from devtools.inprocess import LoadedPack, enter_comfy, load_pack, newer_nodes
 from devtools.server import Server
 
 
@@ -35,3 +36,10 @@ def host(comfy: Path) -> Host:
     nodes = enter_comfy(comfy)
     pack = load_pack(nodes)
     return Host(nodes, pack, pack.core)
+
+
+@pytest.fixture(scope="session")
+def our_nodes(server: Server, host: Host) -> dict[str, dict[str, Any]]:
+    """Our nodes as the front end gets them, those that this host is too old for as it would."""
+    served = {name: info for name, info in server.object_info().items() if name.startswith("CnC_")}
+    return newer_nodes(host.pack) | served

@@ -27,9 +27,8 @@ language = pytest.mark.parametrize("language", locales.LANGUAGES)
 
 
 @pytest.fixture(scope="module")
-def object_info(server: Server) -> dict[str, Any]:
-    info: dict[str, Any] = server.object_info()
-    return info
+def object_info(our_nodes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return our_nodes
 
 
 def texts(content: Any, place: str = "") -> Iterator[tuple[str, str]]:

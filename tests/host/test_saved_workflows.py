@@ -20,6 +20,8 @@ from devtools.server import Server
 from ..perception.sam2_files import write_sam2
 
 SAVED = sorted((Path(__file__).parents[1] / "data" / "workflows").glob("*.json"))
+ON_NEWER_HOSTS = {"from_a_document": "AddLayer"}
+"""Workflows that an older host cannot run, and the node of the host's that it lacks."""
 
 
 def ready(server: Server, root: Path) -> Server:
@@ -45,6 +47,8 @@ def saved_server(comfy: Path, root: Path) -> Iterator[Server]:
 @pytest.mark.parametrize("file", SAVED, ids=lambda path: path.stem)
 def test_a_saved_workflow_runs(saved_server: Server, file: Path) -> None:
     prompt = json.loads(file.read_text())
+    if file.stem in ON_NEWER_HOSTS and ON_NEWER_HOSTS[file.stem] not in saved_server.object_info():
+        pytest.skip(f"this host has no {ON_NEWER_HOSTS[file.stem]}")
     done = saved_server.run(prompt)
     assert done.error is None, done.error
     assert previews(prompt) and all(len(done.images(key)) == 1 for key in previews(prompt))
