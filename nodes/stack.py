@@ -34,7 +34,7 @@ _MOST_PIXELS = 16384
 
 def _placed_layers() -> io.Input:
     return Layers.Input(
-        "layers", tooltip="Layers that lie where they are to be: x, y, scale and the like are not used."
+        "layers", tooltip="Layers that lie where they are to be; x, y, scale and the like are not used."
     )
 
 
@@ -115,11 +115,7 @@ class StackLayers(io.ComfyNode):
             description="Shows layers of one size one in front of the other: their pictures as one, where each shows, "
             "and the depth maps that they make.",
             search_aliases=["flatten layers", "z-buffer", "merge layers", "composite", "layer masks"],
-            inputs=[
-                Layers.Input(
-                    "layers", tooltip="Layers that lie where they are to be; x, y, scale and the like are not used."
-                )
-            ],
+            inputs=[_placed_layers()],
             outputs=stack_outputs(MaskList.Output),
         )
 
@@ -193,9 +189,7 @@ class ApplyLayers(io.ComfyNode):
                 io.Model.Input("model", tooltip="A model with a U-Net; Stable Diffusion 1.5 where fusers are given."),
                 io.Conditioning.Input("positive", tooltip="The positive prompt, of the whole picture."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt."),
-                Layers.Input(
-                    "layers", tooltip="Layers that lie where they are to be; x, y, scale and the like are not used."
-                ),
+                _placed_layers(),
                 strength_input(),
                 Fusers.Input("fusers", optional=True, tooltip="From Load Fusers; without them words alone act."),
                 Layers.Input(
