@@ -12,11 +12,12 @@ import argparse
 from pathlib import Path
 
 from ..environment import ROOT, say
-from . import help_pictures, symptom_pictures
+from . import help_pictures, layer_pictures, symptom_pictures
 from .pictured import Page, make, serve
 
+_HELP = help_pictures.PAGES | layer_pictures.PAGES
 FILES: dict[str, tuple[Path, Page]] = {
-    **{name: (ROOT / "web" / "docs" / f"{name}.jpg", page) for name, page in help_pictures.PAGES.items()},
+    **{name: (ROOT / "web" / "docs" / f"{name}.jpg", page) for name, page in _HELP.items()},
     **{name: (ROOT / "docs" / "pictures" / f"{name}.jpg", page) for name, page in symptom_pictures.PAGES.items()},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from ..server import Server
 from ..workflow import Node, Workflow
 
 CELL, MARGIN, TEXT = 192, 8, 17
+COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#999999")
 SEED, STEPS, CFG = 5, 20, 1.5
 FUSERS = "cnc_mini.safetensors"
 PROMPT = SCENES[0].prompt
@@ -146,10 +148,20 @@ def make(server: Server, page: Page) -> Image.Image:
     run = server.run(flow.prompt)
     if run.error:
         raise RuntimeError(run.error)
-    cells = [(caption, opened(run.images(preview)[0])) for caption, preview in previews]
+    cells = [(caption, painted([opened(data) for data in run.images(preview)])) for caption, preview in previews]
     if page.drawn is not None:
         cells = [(caption, page.drawn(caption, image)) for caption, image in cells]
     return laid_out(cells, page.columns)
+
+
+def painted(images: list[Image.Image]) -> Image.Image:
+    """One picture of a list of masks, each in a colour of its own; a single picture as it is."""
+    if len(images) == 1:
+        return images[0]
+    sheet = Image.new("RGB", images[0].size)
+    for image, colour in zip(images, itertools.cycle(COLOURS), strict=False):
+        sheet.paste(Image.new("RGB", image.size, colour), mask=image.convert("L"))
+    return sheet
 
 
 def laid_out(cells: list[tuple[str, Image.Image]], columns: int) -> Image.Image:
