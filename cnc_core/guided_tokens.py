@@ -100,9 +100,12 @@ class GuidedTokens:
 
     def _bias(self, group: BlockGroup) -> Tensor | None:
         """Return what is added to the tokens' logits, (B or 1, 1, N): a gate's log(weight), -inf where none acts."""
-        weights, gates, region_of = self._weights(group)
         bias = self._token_bias
-        if any(region.weight_mode == "gate" for region in self.guidance.regions):
+        gated = any(region.weight_mode == "gate" for region in self.guidance.regions)
+        if not gated and self._acts is None:
+            return bias
+        weights, gates, region_of = self._weights(group)
+        if gated:
             weights = weights if self._factors is None else weights * self._factors
             opened = torch.where(gates, weights, 1.0).log()[region_of].reshape(1, 1, -1)
             bias = opened if bias is None else bias + opened
@@ -120,9 +123,9 @@ class GuidedTokens:
             weights = [region.weight * factor for region, factor in zip(regions, factors, strict=True)]
             counts = torch.tensor([region.tokens.shape[1] for region in regions])
             return (
-                torch.tensor(weights, device=device),
-                torch.tensor([region.weight_mode == "gate" for region in regions], device=device),
-                torch.arange(len(regions)).repeat_interleave(counts).to(device),
+                torch.tensor(weights).to(device, non_blocking=True),
+                torch.tensor([region.weight_mode == "gate" for region in regions]).to(device, non_blocking=True),
+                torch.arange(len(regions)).repeat_interleave(counts).to(device, non_blocking=True),
             )
 
         weights: tuple[Tensor, Tensor, Tensor] = _cached(self._run_cache, ("weights", factors), made)

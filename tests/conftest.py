@@ -1,7 +1,7 @@
 """What all tests share.
 
-One pytest process runs both the plain tests, which import cnc_core and training, and the host
-tests, which import ComfyUI. ComfyUI has a top-level module `nodes` as we do, so the repository's
+A pytest process runs both plain tests, which import cnc_core and training, and host tests, which
+import ComfyUI. ComfyUI has a top-level module `nodes` as we do, so the repository's
 root is taken off sys.path here and the packages are found by name instead (devtools/rooms.py).
 """
 
