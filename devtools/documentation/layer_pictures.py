@@ -132,7 +132,7 @@ def move_layer(flow: Workflow) -> Shown:
     return [*given.items(), *((f"{name}, moved", moved.out(name)) for name in given)]
 
 
-def placed(mini: Mini, looks: Mapping[str, Mapping[str, Link]] | None = None) -> Link:
+def placed(mini: Mini, looks: Mapping[str, Mapping[str, Any]] | None = None) -> Link:
     """A cone before a cube before a meadow, each with its own mask and depth, and with these texts or exemplars."""
     layers: list[dict[str, Any]] = []
     for name in ("meadow", "cube", "cone"):
@@ -169,15 +169,16 @@ def apply_layers(flow: Workflow) -> Shown:
 
 
 def mark_words(flow: Workflow) -> Shown:
-    """Words by layer, taken whole and marked."""
+    """Words of the cone, taken whole and marked, against a prompt that says something else."""
     mini = Mini.of(flow)
-    words = {"cone": "white cone", "cube": "red cube"}
-    whole = {name: {"text": mini.text(text)} for name, text in words.items()}
-    marks = {name: {"text": marked(mini, text)} for name, text in words.items()}
-    return [
-        (caption, sampled(mini, applied(mini, placed(mini, looks))))
-        for caption, looks in (("taken whole", whole), ("words marked", marks))
-    ]
+    texts = {"whole": mini.text("white cone"), "marked": marked(mini, "white cone")}
+    prompt = f"yellow cone in front of blue cube on {SURROUNDINGS}"
+    shown: Shown = []
+    for weight in (2.5, 3.0):
+        for name, text in texts.items():
+            layers = placed(mini, {"cone": {"text": text, "text_weight": weight}})
+            shown.append((f"weight {weight:g}, {name}", sampled(mini, applied(mini, layers, prompt))))
+    return shown
 
 
 def compose_words(flow: Workflow) -> Shown:
@@ -220,6 +221,6 @@ PAGES = {
     "CnC_MoveLayer": Page(move_layer, 3),
     "CnC_StackLayers": Page(stack_layers, 4),
     "CnC_ApplyLayers": Page(apply_layers, 4),
-    "CnC_MarkWords": Page(mark_words, 2),
+    "CnC_MarkWords": Page(mark_words, 4),
     "CnC_Compose_words": Page(compose_words, 4),
 }
