@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .depth import depth_input
-from .fusers import ABSENT, LAMBDA_BG, LAMBDA_FG, strength_input
+from .fusers import ABSENT, LAMBDA_BG, LAMBDA_FG, sampler_outputs, strength_input
 from .host.expansion import COMPOUND, GraphBuilder, links, marked_words, not_of_lists, ready_layer
 from .host.pictures import optional_mask, picture
 from .host.schema import schema
@@ -80,9 +80,7 @@ class Compose(io.ComfyNode):
                 io.Conditioning.Input("bg_text", optional=True, tooltip="The same of the background."),
             ],
             outputs=[
-                io.Model.Output("model_out", display_name="model", tooltip="To the sampler."),
-                io.Conditioning.Output("positive_out", display_name="positive", tooltip="To the sampler."),
-                io.Conditioning.Output("negative_out", display_name="negative", tooltip="To the sampler."),
+                *sampler_outputs(),
                 io.Mask.Output("mask_out", display_name="mask", tooltip="The object's mask that was used."),
                 io.Image.Output("fg_depth", display_name="fg_depth", tooltip="Depth of the object, near is bright."),
                 io.Image.Output("bg_depth", display_name="bg_depth", tooltip="Depth of the background."),

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .depth import depth_input
-from .fusers import strength_input
+from .fusers import sampler_outputs, strength_input
 from .host.expansion import (
     COMPOUND,
     GraphBuilder,
@@ -68,9 +68,7 @@ class ComposeLayers(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output("model_out", display_name="model", tooltip="To the sampler."),
-                io.Conditioning.Output("positive_out", display_name="positive", tooltip="To the sampler."),
-                io.Conditioning.Output("negative_out", display_name="negative", tooltip="To the sampler."),
+                *sampler_outputs(),
                 *stack_outputs(partial(io.Mask.Output, is_output_list=True)),
             ],
             **COMPOUND,
@@ -176,7 +174,7 @@ class _Expansion:
             found["mask"] = self._salient_mask(found["picture"], place)
         if "depth" not in found and "picture" in found:
             found["depth"] = self._depth(found["picture"], found.get("mask"), place)
-        if not found or (layer.sizes == {self._canvas} and not layer.is_moved):
+        if not found or (set(layer.sizes) == {self._canvas} and not layer.is_moved):
             return found
         goal = {name: getattr(layer, name) for name in PLACE}
         goal["scale"] *= 2.0**layer.nearer

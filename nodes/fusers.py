@@ -43,6 +43,15 @@ def strength_input() -> io.Float.Input:
     )
 
 
+def sampler_outputs() -> list[io.Output]:
+    """What a sampler takes: model, positive and negative."""
+    return [
+        io.Model.Output("model_out", display_name="model", tooltip="To the sampler."),
+        io.Conditioning.Output("positive_out", display_name="positive", tooltip="To the sampler."),
+        io.Conditioning.Output("negative_out", display_name="negative", tooltip="To the sampler."),
+    ]
+
+
 def _lambda(layer: str, words: str) -> io.Float.Input:
     return io.Float.Input(
         f"lambda_{layer}",
@@ -117,10 +126,7 @@ class ApplyLocalFuser(io.ComfyNode):
                     "background is left to the text.",
                 ),
             ],
-            outputs=[
-                io.Conditioning.Output("positive_out", display_name="positive", tooltip="To the sampler."),
-                io.Conditioning.Output("negative_out", display_name="negative", tooltip="To the sampler."),
-            ],
+            outputs=sampler_outputs()[1:],
         )
 
     @classmethod
@@ -275,7 +281,7 @@ class ApplySoftGuidance(io.ComfyNode):
                     "sampling.",
                 ),
             ],
-            outputs=[io.Model.Output("model_out", display_name="model", tooltip="To the sampler.")],
+            outputs=sampler_outputs()[:1],
         )
 
     @classmethod

@@ -7,15 +7,15 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..cnc_core.depth_layers import TEXT_WEIGHT
-from ..cnc_core.placement import FLIPS
 from .fusers import percent_input
 from .host.layers import MOST_LAYERS, Layer, title
 from .host.schema import schema
 from .host.validation import validated
+from .place import turn_inputs
 from .types import CATEGORY, Curve, Layers
 
 
-def move_inputs(most_scale: float = 20.0) -> list[io.Input]:
+def move_inputs(least_scale: float = 0.01, most_scale: float = 20.0) -> list[io.Input]:
     """Where a layer goes from where its picture has it."""
     return [
         io.Float.Input(
@@ -33,25 +33,12 @@ def move_inputs(most_scale: float = 20.0) -> list[io.Input]:
         io.Float.Input(
             "scale",
             default=1.0,
-            min=0.0001 if most_scale > 20 else 0.01,
+            min=least_scale,
             max=most_scale,
             step=0.01,
             tooltip="How large it is, around its own centre: 1 as in its picture.",
         ),
-        io.Float.Input(
-            "rotation",
-            default=0.0,
-            min=-360.0,
-            max=360.0,
-            step=0.5,
-            tooltip="Degrees, clockwise, around its own centre.",
-        ),
-        io.Combo.Input(
-            "flip",
-            options=list(FLIPS),
-            default="none",
-            tooltip="horizontal swaps left and right, vertical top and bottom; before the rotation.",
-        ),
+        *turn_inputs("its own"),
     ]
 
 

@@ -17,6 +17,26 @@ from .host.validation import validated
 from .masks import LAYERS
 
 
+def turn_inputs(whose: str) -> list[io.Input]:
+    """How an object is turned and flipped; ``whose`` centre it is turned around, for the tooltip."""
+    return [
+        io.Float.Input(
+            "rotation",
+            default=0.0,
+            min=-360.0,
+            max=360.0,
+            step=0.5,
+            tooltip=f"Degrees, clockwise, around {whose} centre.",
+        ),
+        io.Combo.Input(
+            "flip",
+            options=list(FLIPS),
+            default="none",
+            tooltip="horizontal swaps left and right, vertical top and bottom; before the rotation.",
+        ),
+    ]
+
+
 class PlaceLayer(io.ComfyNode):
     """A cut-out on a background, its mask with it."""
 
@@ -63,20 +83,7 @@ class PlaceLayer(io.ComfyNode):
                     tooltip="1 gives the object the share of the picture's height that it has in its own picture, "
                     "whatever the two sizes are; 0.5 half of that.",
                 ),
-                io.Float.Input(
-                    "rotation",
-                    default=0.0,
-                    min=-360.0,
-                    max=360.0,
-                    step=0.5,
-                    tooltip="Degrees, clockwise, around the object's centre.",
-                ),
-                io.Combo.Input(
-                    "flip",
-                    options=list(FLIPS),
-                    default="none",
-                    tooltip="horizontal swaps left and right, vertical top and bottom; before the rotation.",
-                ),
+                *turn_inputs("the object's"),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The background with the object on it."),

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..cnc_core.depth_layers import DepthLayer, depth_map, depth_streams, reduced, regions, strength_map, visible_masks
 from ..cnc_core.guidance import Guidance
 from ..cnc_core.placement import Flip, move
-from .fusers import embedding, strength_input
+from .fusers import embedding, sampler_outputs, strength_input
 from .host import pictures
 from .host.control import apply_local_fuser
 from .host.fusers import HostFusers, exemplar_tokens
@@ -54,7 +54,7 @@ class MoveLayer(io.ComfyNode):
             inputs=[
                 io.Int.Input("width", default=512, **side),
                 io.Int.Input("height", default=512, **side),
-                *move_inputs(most_scale=320.0),
+                *move_inputs(least_scale=0.0001, most_scale=320.0),
                 io.Mask.Input("mask", optional=True, tooltip="The object; without one the whole picture is moved."),
                 io.Image.Input("picture", optional=True, tooltip="The object's picture."),
                 io.Image.Input("depth", optional=True, tooltip="The object's depth."),
@@ -127,9 +127,9 @@ class StackLayers(io.ComfyNode):
         shown = visible_masks(stack)
         size = next(given.shape[-2:] for layer in stack for given in (layer.mask, layer.depth) if given is not None)
         seen = torch.zeros(1, *size, 3)
-        for layer, mask in zip(_acting(nearest, stack), shown, strict=True):
+        for (_, layer), mask in zip(_acting(stack, nearest), shown, strict=True):
             if layer.picture is not None:
-                flat = fit(pictures.picture(layer.picture, "picture").movedim(-1, 1), *size, layer.name)
+                flat = fit(pictures.picture(layer.picture, "picture").movedim(-1, 1), *size, "a layer's picture")
                 seen = seen + (flat * mask).movedim(1, -1)
         maps = [
             torch.zeros(1, *size, 3) if depth is None else depth.expand(-1, 3, -1, -1).movedim(1, -1).contiguous()
@@ -199,11 +199,7 @@ class ApplyLayers(io.ComfyNode):
                     "it those of layers. So a change of one weight changes no depth map.",
                 ),
             ],
-            outputs=[
-                io.Model.Output("model_out", display_name="model", tooltip="To the sampler."),
-                io.Conditioning.Output("positive_out", display_name="positive", tooltip="To the sampler."),
-                io.Conditioning.Output("negative_out", display_name="negative", tooltip="To the sampler."),
-            ],
+            outputs=sampler_outputs(),
         )
 
     @classmethod
@@ -231,15 +227,14 @@ class ApplyLayers(io.ComfyNode):
         channels = _CHANNELS if fusers is None else fusers.config.local_channels
         stack = depth_layers([layers[place] for place in order], channels)
         nearest = [looks[place] for place in order]
-        labels = {id(look): title(number, look) for number, look in enumerate(nearest, start=1)}
-        acting = _acting(nearest, stack)
-        dressed = []
-        for layer, look in zip(reduced(stack), acting, strict=True):
+        labels = {look: title(number, look) for number, look in enumerate(nearest, start=1)}
+        worded = []
+        for layer, look in _acting(stack, nearest):
             try:
-                dressed.append(with_words(layer, look, width))
+                worded.append((with_words(layer, look, width), look))
             except ValueError as error:
-                raise ValueError(f"{labels[id(look)]}: {error}") from None
-        dressed = _with_exemplars(dressed, acting, fusers, labels)
+                raise ValueError(f"{labels[look]}: {error}") from None
+        dressed = _with_exemplars(worded, fusers, labels)
         found = regions(dressed)
         if found:
             model = with_guidance(model, Guidance(found))
@@ -252,28 +247,33 @@ class ApplyLayers(io.ComfyNode):
 
 
 def _with_exemplars(
-    stack: list[DepthLayer], looks: list[Layer], fusers: HostFusers | None, labels: dict[int, str]
+    layers: list[tuple[DepthLayer, Layer]], fusers: HostFusers | None, labels: dict[Layer, str]
 ) -> list[DepthLayer]:
     """Return the layers with their exemplars' tokens; beside one that has any, the zero embedding stands for none."""
-    if all(look.exemplar is None for look in looks):
-        return stack
+    given = [look for _, look in layers if look.exemplar is not None]
+    if not given:
+        return [layer for layer, _ in layers]
     if fusers is None:
-        label = next(labels[id(look)] for look in looks if look.exemplar is not None)
-        raise ValueError(f"{label} has an exemplar, which needs fusers: connect Load Fusers, or unplug the exemplar")
+        raise ValueError(
+            f"{labels[given[0]]} has an exemplar, which needs fusers: connect Load Fusers, or unplug the exemplar"
+        )
     dressed = []
-    for layer, look in zip(stack, looks, strict=True):
-        embed = embedding(f"the exemplar of {labels[id(look)]}", look.exemplar, fusers)
+    for layer, look in layers:
+        embed = embedding(f"the exemplar of {labels[look]}", look.exemplar, fusers)
         if embed is None:
             embed = torch.zeros(1, fusers.config.context_dim)
-        pair = exemplar_tokens(fusers, None, embed) if layer.mask is None else exemplar_tokens(fusers, embed, None)
-        dressed.append(replace(layer, exemplar=pair.bg if layer.mask is None else pair.fg))
+        if layer.mask is None:
+            tokens = exemplar_tokens(fusers, None, embed).bg
+        else:
+            tokens = exemplar_tokens(fusers, embed, None).fg
+        dressed.append(replace(layer, exemplar=tokens))
     return dressed
 
 
-def _acting(layers: list[Layer], stack: list[DepthLayer]) -> list[Layer]:
-    """Return those of our layers whose layer of the core's can act, in their order."""
-    acting = {id(layer) for layer in reduced(stack)}
-    return [ours for ours, layer in zip(layers, stack, strict=True) if id(layer) in acting]
+def _acting(stack: list[DepthLayer], layers: list[Layer]) -> list[tuple[DepthLayer, Layer]]:
+    """Return the core's layers that can act, each with ours."""
+    ours = dict(zip(stack, layers, strict=True))
+    return [(layer, ours[layer]) for layer in reduced(stack)]
 
 
 class MarkWords(io.ComfyNode):

@@ -93,5 +93,5 @@ def _turned(layer: DocumentLayer, image: Tensor, alpha: Tensor, canvas: tuple[in
             rotation=math.degrees(layer.rotation),
         )
         parts.append((seen, mask * peak))
-    images, masks_ = zip(*parts, strict=True)
-    return torch.cat(images), torch.cat(masks_)
+    images, covered = zip(*parts, strict=True)
+    return torch.cat(images), torch.cat(covered)

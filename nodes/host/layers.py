@@ -59,8 +59,7 @@ class Layer:
     @property
     def is_moved(self) -> bool:
         """Whether anything moves it from where its picture has it."""
-        placed = (self.x, self.y, self.scale, self.rotation, self.flip, self.nearer)
-        return placed != (0.0, 0.0, 1.0, 0.0, "none", 0.0)
+        return any(getattr(self, name) != getattr(Layer, name) for name in (*PLACE, "nearer"))
 
     @property
     def given_mask(self) -> Tensor | None:
@@ -71,19 +70,17 @@ class Layer:
         return optional_mask(self.mask, picture(reference, "picture"))
 
     @property
-    def size(self) -> tuple[int, int] | None:
-        """Height and width of its picture, else of its depth, else of its mask."""
-        return next(iter(self._sizes()), None)
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of its picture, its depth and its mask, those that there are."""
+        images = [picture(image, "picture") for image in (self.picture, self.depth) if image is not None]
+        mask = self.given_mask
+        sizes = [image.shape[1:3] for image in images] + ([] if mask is None else [mask.shape[-2:]])
+        return [(height, width) for height, width in sizes]
 
     @property
-    def sizes(self) -> set[tuple[int, int]]:
-        """Height and width of all that is connected to it."""
-        return set(self._sizes())
-
-    def _sizes(self) -> list[tuple[int, int]]:
-        images = [picture(image, "picture").shape[1:3] for image in (self.picture, self.depth) if image is not None]
-        mask = self.given_mask
-        return [(height, width) for height, width in (*images, *([] if mask is None else [mask.shape[-2:]]))]
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of its picture, else of its depth, else of its mask."""
+        return next(iter(self.sizes), None)
 
 
 def nearest_first(layers: Sequence[Layer]) -> list[int]:
@@ -103,12 +100,14 @@ def check_batches(layers: Sequence[Layer]) -> None:
     for number, layer in enumerate(layers, start=1):
         for name in ("picture", "mask", "depth"):
             given = getattr(layer, name)
+            if given is None:
+                continue
             try:
-                given = given if given is None else masks(given) if name == "mask" else picture(given, name)
+                counts[f"{name} of {title(number, layer)}"] = len(
+                    masks(given) if name == "mask" else picture(given, name)
+                )
             except ValueError as error:
                 raise ValueError(f"{title(number, layer)}: {error}") from None
-            if given is not None:
-                counts[f"{name} of {title(number, layer)}"] = len(given)
     most = max(counts, key=lambda name: counts[name], default="")
     for name, count in counts.items():
         if count not in (1, counts[most]):
