@@ -186,29 +186,31 @@ class Guidance:
         return replace(self, regions=tuple(regions))
 
 
-class MaskPlaces(NamedTuple):
+class MaskIndex(NamedTuple):
     """Which of a guidance's distinct masks each region has, as tensors on the tokens' device.
 
-    masks: the M distinct ones. of_regions: (R, M) of 0 and 1. of_tokens: (N,), the place of the mask of each token's
-    region, M where it has none.
+    Args:
+        masks: the M distinct ones.
+        region_masks: (R, M) of 0 and 1.
+        token_masks: (N,), the index of the mask of each token's region, M where it has none.
     """
 
     masks: tuple[Tensor, ...]
-    of_regions: Tensor
-    of_tokens: Tensor
+    region_masks: Tensor
+    token_masks: Tensor
 
 
-def mask_places(guidance: Guidance) -> MaskPlaces:
+def mask_index(guidance: Guidance) -> MaskIndex:
     """Return which masks the regions have; those that are given the same tensor have one."""
     regions, device = guidance.regions, guidance.regions[0].tokens.device
     distinct = {id(region.mask): region.mask for region in regions if region.mask is not None}
-    order = {mask: place for place, mask in enumerate(distinct)}
-    places = [order.get(id(region.mask), len(order)) for region in regions]
-    of_regions = torch.tensor([[float(place == at) for at in range(len(order))] for place in places])
-    tokens = [place for place, region in zip(places, regions, strict=True) for _ in range(region.tokens.shape[1])]
-    of_tokens = torch.tensor(tokens, dtype=torch.long)
-    on_device = [tensor.to(device, non_blocking=True) for tensor in (of_regions, of_tokens)]
-    return MaskPlaces(tuple(distinct.values()), *on_device)
+    order = {mask: index for index, mask in enumerate(distinct)}
+    indices = [order.get(id(region.mask), len(order)) for region in regions]
+    region_masks = torch.tensor([[float(index == at) for at in range(len(order))] for index in indices])
+    tokens = [index for index, region in zip(indices, regions, strict=True) for _ in range(region.tokens.shape[1])]
+    token_masks = torch.tensor(tokens, dtype=torch.long)
+    on_device = [tensor.to(device, non_blocking=True) for tensor in (region_masks, token_masks)]
+    return MaskIndex(tuple(distinct.values()), *on_device)
 
 
 def token_mask(guidance: Guidance, height: int, width: int, acts: Tensor | None = None) -> Tensor:
@@ -217,28 +219,28 @@ def token_mask(guidance: Guidance, height: int, width: int, acts: Tensor | None 
     acts: (B or 1, R) of 0 and 1, which regions act in which picture; one that does not covers nothing. Without
     it all do. The result is (B or 1, height * width, sum of N) in [0, 1], in the order of the regions.
     """
-    places = mask_places(guidance)
-    return token_columns(places, resized_masks(places, height, width, guidance.resize), acts)
+    index = mask_index(guidance)
+    return token_columns(index, resized_masks(index, height, width, guidance.resize), acts)
 
 
-def resized_masks(places: MaskPlaces, height: int, width: int, how: Resize) -> Tensor:
+def resized_masks(index: MaskIndex, height: int, width: int, how: Resize) -> Tensor:
     """Return the distinct masks at a layer's size, (B or 1, height * width, M), in fp32."""
-    if not places.masks:
-        return torch.zeros(1, height * width, 0, device=places.of_tokens.device)
-    resized = [_resize(mask, height, width, how).flatten(2).transpose(1, 2) for mask in places.masks]
+    if not index.masks:
+        return torch.zeros(1, height * width, 0, device=index.token_masks.device)
+    resized = [_resize(mask, height, width, how).flatten(2).transpose(1, 2) for mask in index.masks]
     return torch.cat(broadcast_batch(resized), dim=2)
 
 
-def token_columns(places: MaskPlaces, masks: Tensor, acts: Tensor | None = None) -> Tensor:
+def token_columns(index: MaskIndex, masks: Tensor, acts: Tensor | None = None) -> Tensor:
     """Return :func:`token_mask` from what :func:`resized_masks` gave: a few operations, whatever the regions' number.
 
     A schedule needs it at each step, for each size.
     """
     covered = masks
     if acts is not None:  # what no region of a mask acts on is left to others
-        covered = masks * (acts @ places.of_regions).clamp(max=1)[:, None]
+        covered = masks * (acts @ index.region_masks).clamp(max=1)[:, None]
     rest = (1 - covered.sum(2, keepdim=True)).clamp(min=0)
-    return torch.cat(broadcast_batch([masks, rest]), dim=2).index_select(2, places.of_tokens)
+    return torch.cat(broadcast_batch([masks, rest]), dim=2).index_select(2, index.token_masks)
 
 
 def _resize(mask: Tensor, height: int, width: int, how: Resize) -> Tensor:

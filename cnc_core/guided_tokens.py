@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .attention import Kernel, guided_attention, release_mask
-from .guidance import BLOCK_GROUPS, BlockGroup, Guidance, mask_places, resized_masks, token_columns
+from .guidance import BLOCK_GROUPS, BlockGroup, Guidance, mask_index, resized_masks, token_columns
 
 
 class GuidedTokens:
@@ -84,10 +84,10 @@ class GuidedTokens:
         return kernel(q, k, v, heads, mask=mask)
 
     def _columns(self, height: int, width: int) -> Tensor:
-        places = _cached(self._run_cache, "places", lambda: mask_places(self.guidance))
+        index = _cached(self._run_cache, "mask index", lambda: mask_index(self.guidance))
         how = self.guidance.resize
-        masks = _cached(self._run_cache, (height, width), lambda: resized_masks(places, height, width, how))
-        return token_columns(places, masks, self._acts)
+        masks = _cached(self._run_cache, (height, width), lambda: resized_masks(index, height, width, how))
+        return token_columns(index, masks, self._acts)
 
     def _tokens(self, group: BlockGroup) -> Tensor:
         factors = self._block_factors[group]

@@ -9,7 +9,16 @@ from torch import Tensor
 
 from .depth import depth_input
 from .fusers import ABSENT, LAMBDA_BG, LAMBDA_FG, sampler_outputs, strength_input
-from .host.expansion import COMPOUND, GraphBuilder, links, marked_words, not_of_lists, ready_layer
+from .host.expansion import (
+    COMPOUND,
+    GraphBuilder,
+    depth_part,
+    exemplar_part,
+    links,
+    marked_words,
+    not_of_lists,
+    ready_layer,
+)
 from .host.pictures import optional_mask, picture
 from .host.schema import schema
 from .host.validation import validated
@@ -117,27 +126,13 @@ class Compose(io.ComfyNode):
             )
             background = inpainted.out(0)
 
-        def depth(image: Any, version: str, **inputs: Any) -> Any:
-            node = graph.node(
-                "CnC_DepthMap",
-                image=image,
-                estimator=linked["depth"],
-                version=version,
-                preprocessing="model",
-                clip_percent=0.0,
-                invert=False,
-                **inputs,
-            )
-            return node.out(0)
-
-        fg_depth, bg_depth = depth(linked["foreground"], "v2", mask=mask_link), depth(background, "v1")
-        styles = {}
-        for name in ("fg_style", "bg_style"):
-            if linked.get(name) is not None:
-                encoded = graph.node(
-                    "CLIPVisionEncode", clip_vision=linked["clip_vision"], image=linked[name], crop="center"
-                )
-                styles[name] = encoded.out(0)
+        fg_depth = depth_part(graph, linked["foreground"], linked["depth"], mask_link)
+        bg_depth = depth_part(graph, background, linked["depth"])
+        styles = {
+            name: exemplar_part(graph, linked[name], linked["clip_vision"])
+            for name in ("fg_style", "bg_style")
+            if linked.get(name) is not None
+        }
         depths = {"fg_depth": fg_depth, "bg_depth": bg_depth}
         if linked.get("fg_text") is None and linked.get("bg_text") is None:
             applied = _without_words(graph, linked, styles, mask_link, depths)

@@ -14,10 +14,13 @@ from .host.expansion import (
     COMPOUND,
     GraphBuilder,
     chain_inputs,
+    depth_part,
+    exemplar_part,
     links,
     marked_words,
     not_of_lists,
     ready_layer,
+    salient_mask_parts,
 )
 from .host.guidance import text_width
 from .host.layers import PLACE, WEIGHTS, Layer, check_batches, nearest_first, title
@@ -171,9 +174,11 @@ class _Expansion:
                     f"{label} has neither picture nor mask, so that it would hide all behind it: connect a mask, or "
                     "make it the farthest layer"
                 )
-            found["mask"] = self._salient_mask(found["picture"], place)
+            parts = (f"salience_{place}", f"mask_{place}")
+            found["mask"] = salient_mask_parts(self._graph, found["picture"], self._linked["saliency"], parts=parts)
         if "depth" not in found and "picture" in found:
-            found["depth"] = self._depth(found["picture"], found.get("mask"), place)
+            estimator, mask = self._linked["depth"], found.get("mask")
+            found["depth"] = depth_part(self._graph, found["picture"], estimator, mask, f"depth_{place}")
         if not found or (set(layer.sizes) == {self._canvas} and not layer.is_moved):
             return found
         goal = {name: getattr(layer, name) for name in PLACE}
@@ -186,49 +191,7 @@ class _Expansion:
         """Return the link to a layer's exemplar as CLIP sees it, or None."""
         if not isinstance(layer.exemplar, Tensor):
             return given.get("exemplar")  # none, or encoded by the user
-        encode = self._graph.node(
-            "CLIPVisionEncode",
-            f"exemplar_{place}",
-            clip_vision=self._linked["clip_vision"],
-            image=given["exemplar"],
-            crop="center",
-        )
-        return encode.out(0)
-
-    def _salient_mask(self, picture: Any, place: int) -> Any:
-        salience = self._graph.node(
-            "CnC_SalienceMap",
-            f"salience_{place}",
-            image=picture,
-            estimator=self._linked["saliency"],
-            preprocessing="model",
-        )
-        refined = self._graph.node(
-            "CnC_RefineMask",
-            f"mask_{place}",
-            mask=salience.out(0),
-            threshold=0.5,
-            grow=0,
-            fill_holes=False,
-            largest_only=False,
-            feather=0,
-            invert=False,
-        )
-        return refined.out(0)
-
-    def _depth(self, picture: Any, mask: Any, place: int) -> Any:
-        depth = self._graph.node(
-            "CnC_DepthMap",
-            f"depth_{place}",
-            image=picture,
-            estimator=self._linked["depth"],
-            version="v1" if mask is None else "v2",
-            preprocessing="model",
-            clip_percent=0.0,
-            invert=False,
-            **({} if mask is None else {"mask": mask}),
-        )
-        return depth.out(0)
+        return exemplar_part(self._graph, given["exemplar"], self._linked["clip_vision"], f"exemplar_{place}")
 
 
 NODES: list[type[io.ComfyNode]] = [ComposeLayers]

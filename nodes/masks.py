@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..cnc_core.perception import PREPROCESSING, Preprocessing, channels_read, estimate, refine_mask
-from .host.expansion import COMPOUND, GraphBuilder, links, not_of_lists
+from .host.expansion import COMPOUND, GraphBuilder, links, not_of_lists, salient_mask_parts
 from .host.perception import each, estimator_names, saliency_estimator
 from .host.pictures import masks, picture
 from .host.previews import preview
@@ -219,18 +219,9 @@ class SalientMask(io.ComfyNode):
     @validated
     def execute(cls, image: Tensor, estimator: str, threshold: float, grow: int, feather: int) -> io.NodeOutput:
         graph = GraphBuilder()
-        salience = graph.node("CnC_SalienceMap", image=links(cls)["image"], estimator=estimator, preprocessing="model")
-        mask = graph.node(
-            "CnC_RefineMask",
-            mask=salience.out(0),
-            threshold=threshold,
-            grow=grow,
-            fill_holes=False,
-            largest_only=False,
-            feather=feather,
-            invert=False,
-        )
-        return io.NodeOutput(mask.out(0), expand=graph.finalize())
+        options = {"threshold": threshold, "grow": grow, "feather": feather}
+        mask = salient_mask_parts(graph, links(cls)["image"], estimator, **options)
+        return io.NodeOutput(mask, expand=graph.finalize())
 
 
 NODES: list[type[io.ComfyNode]] = [SalienceMap, RefineMask, SalientMask]

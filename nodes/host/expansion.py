@@ -11,7 +11,18 @@ from comfy_execution.graph_utils import GraphBuilder, is_link
 
 from .layers import PLACE, WEIGHTS, Layer
 
-__all__ = ["COMPOUND", "GraphBuilder", "chain_inputs", "links", "marked_words", "not_of_lists", "ready_layer"]
+__all__ = [
+    "COMPOUND",
+    "GraphBuilder",
+    "chain_inputs",
+    "depth_part",
+    "exemplar_part",
+    "links",
+    "marked_words",
+    "not_of_lists",
+    "ready_layer",
+    "salient_mask_parts",
+]
 
 COMPOUND: dict[str, Any] = {
     "hidden": [io.Hidden.unique_id, io.Hidden.dynprompt],
@@ -50,6 +61,53 @@ def links(node: type[io.ComfyNode]) -> dict[str, Any]:
     """
     inputs: dict[str, Any] = node.hidden.dynprompt.get_node(node.hidden.unique_id)["inputs"]
     return inputs
+
+
+def salient_mask_parts(
+    graph: GraphBuilder,
+    image: Any,
+    estimator: Any,
+    *,
+    threshold: float = 0.5,
+    grow: int = 0,
+    feather: int = 0,
+    parts: tuple[str | None, str | None] = (None, None),
+) -> Any:
+    """Return the link to the mask of what stands out in an image. parts: ids of Salience Map and Refine Mask."""
+    salience = graph.node("CnC_SalienceMap", parts[0], image=image, estimator=estimator, preprocessing="model")
+    refined = graph.node(
+        "CnC_RefineMask",
+        parts[1],
+        mask=salience.out(0),
+        threshold=threshold,
+        grow=grow,
+        fill_holes=False,
+        largest_only=False,
+        feather=feather,
+        invert=False,
+    )
+    return refined.out(0)
+
+
+def depth_part(graph: GraphBuilder, image: Any, estimator: Any, mask: Any = None, part: str | None = None) -> Any:
+    """Return the link to an image's depth, with a mask that of the cut-out object: as the fusers were trained."""
+    depth = graph.node(
+        "CnC_DepthMap",
+        part,
+        image=image,
+        estimator=estimator,
+        version="v1" if mask is None else "v2",
+        preprocessing="model",
+        clip_percent=0.0,
+        invert=False,
+        **({} if mask is None else {"mask": mask}),
+    )
+    return depth.out(0)
+
+
+def exemplar_part(graph: GraphBuilder, image: Any, clip_vision: Any, part: str | None = None) -> Any:
+    """Return the link to what CLIP sees of an exemplar."""
+    return graph.node("CLIPVisionEncode", part, clip_vision=clip_vision, image=image, crop="center").out(0)
 
 
 def chain_inputs(node: type[io.ComfyNode], link: Any, count: int) -> list[dict[str, Any] | None]:

@@ -103,11 +103,10 @@ def check_batches(layers: Sequence[Layer]) -> None:
             if given is None:
                 continue
             try:
-                counts[f"{name} of {title(number, layer)}"] = len(
-                    masks(given) if name == "mask" else picture(given, name)
-                )
+                read = masks(given) if name == "mask" else picture(given, name)
             except ValueError as error:
                 raise ValueError(f"{title(number, layer)}: {error}") from None
+            counts[f"{name} of {title(number, layer)}"] = len(read)
     most = max(counts, key=lambda name: counts[name], default="")
     for name, count in counts.items():
         if count not in (1, counts[most]):

@@ -50,7 +50,7 @@ def clone_unguided(small: GoldenModel, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def tokens_unmasked(small: GoldenModel, monkeypatch: pytest.MonkeyPatch) -> None:
     def everywhere(places: Any, masks: Tensor, acts: Tensor | None) -> Tensor:
-        return torch.ones(1, masks.shape[1], len(places.of_tokens))
+        return torch.ones(1, masks.shape[1], len(places.token_masks))
 
     monkeypatch.setattr(small.host.pack.part("cnc_core.guided_tokens"), "token_columns", everywhere)
 
