@@ -107,7 +107,10 @@ def _test(host: Host, arguments: argparse.Namespace, rest: list[str]) -> int:
     marks = [] if arguments.all else ["-m", "not slow"]
     if not rest:
         _say_what_is_left_out(host, arguments.all)
-    code = _call([*_pytest(host), *marks, *(_on_two_processes(host) if not rest else []), *rest], host)
+    processes = _on_two_processes(host) if not rest else []
+    # Each with one thread, unless told otherwise: more threads than cores wait for each other.
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} if processes else {}
+    code = _call([*_pytest(host), *marks, *processes, *rest], host, threads)
     if failed:
         print(f"[dev] {' and '.join(failed)} failed, see above the tests", flush=True)
     return code or bool(failed)
@@ -148,8 +151,8 @@ def _pytest(host: Host) -> list[str | Path]:
     return [host.python, "-c", begin]
 
 
-def _call(command: list[str | Path], host: Host) -> int:
-    environment = {**os.environ, "CNC_COMFY": str(host.comfy)}
+def _call(command: list[str | Path], host: Host, extra: dict[str, str] | None = None) -> int:
+    environment = {**os.environ, "CNC_COMFY": str(host.comfy), **(extra or {})}
     return subprocess.run([str(part) for part in command], cwd=ROOT, env=environment).returncode
 
 

@@ -170,6 +170,10 @@ class Server:
         """Ask the server to stop the workflow that is running."""
         self._post("/interrupt", {})
 
+    def clear_queue(self) -> None:
+        """Ask the server to forget the workflows that wait."""
+        self._post("/queue", {"clear": True})
+
     def free(self) -> None:
         """Ask the server to unload its models and drop what it has cached, before the next workflow."""
         self._post("/free", {"unload_models": True, "free_memory": True})

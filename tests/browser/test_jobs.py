@@ -26,8 +26,13 @@ def busy(server: Server) -> Iterator[None]:
     data, headers = json.dumps({"prompt": prompt}).encode(), {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{server.url}/prompt", data=data, headers=headers)
     urllib.request.urlopen(request, timeout=30).close()
-    yield
-    server.interrupt()
+    try:
+        yield
+    except BaseException:
+        server.clear_queue()  # or what waits would be in the way of the next try
+        raise
+    finally:
+        server.interrupt()
 
 
 def waiting(server: Server) -> list[str]:
