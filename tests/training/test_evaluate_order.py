@@ -115,11 +115,11 @@ def test_sampling_agrees_with_the_finished_minis_own(main_arm: Arm, found: Chose
         0.5, 1.5,
     )  # fmt: skip
     settings = Settings(steps=3, cfg=2.0)
-    from training.evaluate.sampling import starts
+    from training.evaluate.sampling import initial_noise
 
     mini: FinishedMini = main_arm.mini
     expected = mini.sample(
-        starts([0, 1], settings.seed, torch.Size((128, 128))), two.captions, two.fg_depth, two.bg_depth,
+        initial_noise([0, 1], settings.seed, torch.Size((128, 128))), two.captions, two.fg_depth, two.bg_depth,
         fg_embed=mini.embed(two.fg_exemplar), bg_embed=mini.embed(two.bg_exemplar), mask=two.mask,  # type: ignore[arg-type]
         lambda_fg=0.5, lambda_bg=1.5, steps=3, cfg=2.0,
     )  # fmt: skip

@@ -6,7 +6,7 @@ import argparse
 
 from training.config import Parser
 
-from . import depth, generate, judge, order, parts, style, tables, targets
+from . import depth, generate, judge, layered, order, parts, style, tables, targets
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -15,6 +15,7 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         ("order", "which object stands in front", order),
         ("style", "whose look each layer takes", style),
         ("depth", "the depth of reconstructions", depth),
+        ("layers", "the order, material and depth of any number of layers", layered),
         ("tables", "the paper's metrics on folders of pictures", tables),
         ("generate", "sample a prepared set with a full model, for `tables`", generate),
         ("targets", "measured figures beside their targets", targets),

@@ -85,12 +85,16 @@ class Reader:
     @torch.no_grad()
     def lines(self, pictures: Tensor, layers: Layers, indices: list[int]) -> list[Row]:
         """A line for each picture (B, 3, H, W): its errors."""
-        found = torch.cat([self._read(part) for part in pictures.split(64)])
-        columns = {name: values.tolist() for name, values in errors(found, layers).items()}
+        columns = {name: values.tolist() for name, values in errors(self.read(pictures), layers).items()}
         return [
             {"scene": i, **{name: round(values[k], 5) for name, values in columns.items()}}
             for k, i in enumerate(indices)
         ]
+
+    @torch.no_grad()
+    def read(self, pictures: Tensor) -> Tensor:
+        """Depth maps (B, 1, H, W) in [0, 1] of pictures (B, 3, H, W)."""
+        return torch.cat([self._read(part) for part in pictures.split(64)])
 
     def _read(self, pictures: Tensor) -> Tensor:
         both: Tensor = self.network(pictures) + self.network(pictures.flip(-1)).flip(-1)

@@ -34,9 +34,10 @@ def regions(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return a & b, a & ~b, b & ~a
 
 
-def large_enough(a: Tensor, b: Tensor) -> bool:
-    """Whether all three regions have the smallest share of the picture."""
-    return all(float(region.float().mean()) >= SMALLEST for region in regions(a, b))
+def large_enough(a: Tensor, b: Tensor, hidden: Tensor | None = None) -> bool:
+    """Whether all three regions, where nothing is `hidden`, have the smallest share of the picture."""
+    counted = torch.ones_like(a, dtype=torch.bool) if hidden is None else hidden < 0.5
+    return all(float((region & counted).float().mean()) >= SMALLEST for region in regions(a, b))
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,10 @@ class Outlines:
     along_b: Tensor
 
     @classmethod
-    def of(cls, a: Tensor, b: Tensor) -> Outlines:
-        """Of silhouettes (B, H, W) in {0, 1}."""
-        found = [_outlines(one, other) for one, other in zip(a.cpu(), b.cpu(), strict=True)]
+    def of(cls, a: Tensor, b: Tensor, hidden: Tensor | None = None) -> Outlines:
+        """Of silhouettes (B, H, W) in {0, 1}; pixels where `hidden`, of the same shape, is 1 do not count."""
+        hidden = torch.zeros_like(a) if hidden is None else hidden
+        found = [_outlines(*three) for three in zip(a.cpu(), b.cpu(), hidden.cpu(), strict=True)]
         return cls(*(torch.stack(parts) for parts in zip(*found, strict=True)))
 
     def to(self, device: torch.device | str) -> Outlines:
@@ -93,13 +95,15 @@ def verdict(picture: Tensor, a: Tensor, b: Tensor) -> Verdict:
     return Outlines.of(a[None], b[None]).to(picture.device).verdicts(picture[None])[0]
 
 
-def _outlines(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    overlap, only_a, only_b = (_thinned(_inner(region).flatten().nonzero()[:, 0]) for region in regions(a, b))
+def _outlines(a: Tensor, b: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    found = (region & (hidden < 0.5) for region in regions(a, b))
+    overlap, only_a, only_b = (_thinned(_inner(region).flatten().nonzero()[:, 0]) for region in found)
     count = min(len(only_a), len(only_b))
     alone = torch.cat((_filled(_evenly(only_a, count)), _filled(_evenly(only_b, count))))
     a_contour, b_contour = _contour(a), _contour(b)
     near_both = a_contour & b_contour  # where the outlines cross, an edge tells nothing
-    along_a, along_b = a_contour & (b > 0.5) & ~near_both, b_contour & (a > 0.5) & ~near_both
+    uncounted = near_both | (F.max_pool2d(hidden[None, None].float(), 3, 1, 1)[0, 0] > 0.5)
+    along_a, along_b = a_contour & (b > 0.5) & ~uncounted, b_contour & (a > 0.5) & ~uncounted
     return _filled(overlap), alone, along_a.float(), along_b.float()
 
 

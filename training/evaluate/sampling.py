@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -124,7 +125,7 @@ class Arm:
         device = next(self.mini.unet.parameters()).device
         size = next((m.shape[-2:] for m in (request.bg_depth, request.mask) if m is not None), torch.Size((128, 128)))
         return self.mini.steered(
-            starts(request.places, settings.seed, size).to(device), request.captions, request.fg_depth,
+            initial_noise(request.places, settings.seed, size).to(device), request.captions, request.fg_depth,
             request.bg_depth, partial(self._guidance, request), steps=settings.steps, cfg=settings.cfg,
             bf16=settings.bf16,
         )  # fmt: skip
@@ -144,7 +145,7 @@ class Arm:
         return Guidance((Region(fg_tokens, mask), Region(bg_tokens, None)), mode=self.mode)
 
 
-def starts(places: list[int], seed: int, size: torch.Size) -> Tensor:
+def initial_noise(places: list[int], seed: int, size: Sequence[int]) -> Tensor:
     """Noise (B, 4, H / 8, W / 8): a function of the seed and the picture's place alone."""
     shape = (4, size[0] // 8, size[1] // 8)
     return torch.stack(

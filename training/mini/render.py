@@ -1,21 +1,15 @@
-"""Rays against the scenes: exact pictures, mask and depth of every layer, a batch at a time."""
+"""The scenes of two solids as exact pictures, with mask and depth of every layer, a batch at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .scenes import Scene, Thing
-from .world import BACKDROPS, GROUNDS, LIGHTS, MATERIALS, MAX_PLANES, SOLIDS, Pattern
-
-_FAR_AWAY = 1e4
-_BOUND = 1.36  # radius, in a solid's own units, of a ball around any of them
-_PATTERNS: dict[Pattern, int] = {"plain": 0, "checker": 1, "stripes": 2}
+from .rays import lit, look, shadow, solids_of, spread, view_of
+from .scenes import Scene
 
 
 @dataclass(frozen=True)
@@ -40,213 +34,35 @@ class Layers:
         return self.image * self.mask
 
 
-@dataclass(frozen=True)
-class _Solids:
-    """One thing of each scene in the shape that the intersection wants."""
-
-    centre: Tensor  # (B, 3)
-    scale: Tensor  # (B, 1)
-    rotation: Tensor  # (B, 3, 3), from the solid's axes to the camera's
-    quadric: Tensor  # (B, 5)
-    normals: Tensor  # (B, MAX_PLANES, 3)
-    offsets: Tensor  # (B, MAX_PLANES)
-    surface: Tensor  # (B, 8): two colours, pattern, period
-
-
-def _tensor(rows: object) -> Tensor:
-    return torch.tensor(np.asarray(rows, dtype=np.float32))
-
-
-def _solids(things: Sequence[Thing], horizons: Sequence[float]) -> _Solids:
-    normals, offsets = np.zeros((len(things), MAX_PLANES, 3)), np.ones((len(things), MAX_PLANES))
-    for row, thing in enumerate(things):
-        for k, plane in enumerate(SOLIDS[thing.solid].planes):
-            normals[row, k], offsets[row, k] = plane[:3], plane[3]
-    places = zip(things, horizons, strict=True)
-    centres = [(t.x * t.distance, (t.y - h) * t.distance, t.distance) for t, h in places]
-    materials = [MATERIALS[t.material] for t in things]
-    return _Solids(
-        _tensor(centres),
-        _tensor([[t.size * t.distance] for t in things]),
-        _tensor([t.rotation for t in things]),
-        _tensor([SOLIDS[t.solid].quadric for t in things]),
-        _tensor(normals),
-        _tensor(offsets),
-        _tensor([(*m.colour, *m.second, _PATTERNS[m.pattern], m.period) for m in materials]),
-    )
-
-
-def _intersect(solid: _Solids, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Where rays (B, P or 1, 3) enter a solid.
-
-    Returns the ray's parameter (B, P, _FAR_AWAY where it misses), the parameter where it leaves, the
-    normal in the camera's axes and the point in the solid's axes (B, P, 3).
-    """
-    scale = solid.scale[:, :, None]
-    o = (origin - solid.centre[:, None]) @ solid.rotation / scale
-    d = direction @ solid.rotation / scale
-    approach, start = d @ solid.normals.mT, o @ solid.normals.mT  # (B, P, planes)
-    safe = torch.where(approach.abs() < 1e-7, 1e-7, approach)
-    cut = (solid.offsets[:, None] - start) / safe
-    enter, face = torch.where(safe < 0, cut, -_FAR_AWAY).max(-1)
-    leave = torch.where(safe > 0, cut, _FAR_AWAY).amin(-1)
-
-    q, linear, constant = solid.quadric[:, None, :3], solid.quadric[:, None, 3], solid.quadric[:, None, 4]
-    a = (q * d * d).sum(-1)
-    a = torch.where(a.abs() < 1e-8, 1e-8, a)
-    b = (q * o * d).sum(-1) + 0.5 * linear * d[..., 1]
-    c = (q * o * o).sum(-1) + linear * o[..., 1] + constant
-    square = b * b - a * c
-    root = square.clamp(min=0).sqrt() / a.abs()
-    first, second = -b / a - root, -b / a + root
-    inside_between = a > 0
-    everywhere = ~inside_between & (square < 0)
-    # where a < 0 the ray is inside before the first root or after the second (a cone seen end on)
-    before = ~inside_between & ~everywhere & (enter < torch.minimum(leave, first))
-    after = ~inside_between & ~everywhere & ~before
-    quadric_enter = torch.where(inside_between, first, torch.where(after, second, -_FAR_AWAY))
-    quadric_leave = torch.where(inside_between, second, torch.where(before, first, _FAR_AWAY))
-    by_quadric = quadric_enter > enter
-    near, far = torch.maximum(enter, quadric_enter), torch.minimum(leave, quadric_leave)
-    hit = (near < far) & (far > 1e-3) & ~(inside_between & (square < 0))
-    point = o + near[..., None] * d
-    curved = 2 * q * point + torch.stack((torch.zeros_like(linear), linear, torch.zeros_like(linear)), -1)
-    flat = torch.gather(solid.normals, 1, face[..., None].expand(-1, -1, 3))
-    normal = torch.where(by_quadric[..., None], curved, flat) @ solid.rotation.mT
-    return torch.where(hit, near, _FAR_AWAY), torch.where(hit, far, -_FAR_AWAY), F.normalize(normal, dim=-1), point
-
-
-def _candidates(solid: _Solids, origin: Tensor, direction: Tensor) -> Tensor:
-    """The rays that come near a solid: indices (B, K), short rows filled up with their last entry."""
-    way = origin - solid.centre[:, None]
-    along = (way * direction).sum(-1)
-    outside = (way * way).sum(-1) - (_BOUND * solid.scale) ** 2
-    close = along * along > (direction * direction).sum(-1) * outside
-    count = close.sum(1)
-    rows, columns = close.nonzero(as_tuple=True)
-    index = torch.zeros(len(close), max(int(count.max()), 1), dtype=torch.long)
-    index[rows, torch.arange(len(rows)) - (count.cumsum(0) - count)[rows]] = columns
-    last = index.gather(1, (count - 1).clamp(min=0)[:, None])
-    return torch.where(torch.arange(index.shape[1]) < count[:, None], index, last)
-
-
-def _pick(rays: Tensor, index: Tensor) -> Tensor:
-    return rays if rays.shape[1] == 1 else rays.gather(1, index[..., None].expand(-1, -1, rays.shape[-1]))
-
-
-def _shadow(solid: _Solids, points: Tensor, towards: Tensor) -> Tensor:
-    """1 where the solid stands between points (B, P, 3) and the light (B, 1, 3), else 0: (B, P)."""
-    index = _candidates(solid, points, towards)
-    near, far, _, _ = _intersect(solid, _pick(points, index), towards)
-    blocked = ((far > 0.05) & (near < _FAR_AWAY)).float()
-    return torch.zeros(points.shape[:2]).scatter_(1, index, blocked)
-
-
-def _look(solid: _Solids, rays: Tensor, towards: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What rays (B, P, 3) from the camera see of a solid: distance (B, P), colour (B, P, 3) and the
-    cosine between its normal and the light (B, P)."""
-    eye = torch.zeros(len(rays), 1, 3)
-    index = _candidates(solid, eye, rays)
-    near, _, normal, point = _intersect(solid, eye, _pick(rays, index))
-    colour, cosine = _paint(solid.surface, *point.unbind(-1)), (normal * towards).sum(-1)
-    distance = torch.full(rays.shape[:2], _FAR_AWAY).scatter_(1, index, near)
-    colours = torch.zeros_like(rays).scatter_(1, index[..., None].expand(-1, -1, 3), colour)
-    return distance, colours, torch.zeros(rays.shape[:2]).scatter_(1, index, cosine)
-
-
-def _paint(surface: Tensor, x: Tensor, y: Tensor, z: Tensor, fade: Tensor | float = 1.0) -> Tensor:
-    """The colour (B, P, 3) of a patterned surface (B, 8) at coordinates (B, P); fade in [0, 1]
-    takes the pattern back to its mean."""
-    kind, period = surface[:, None, 6], surface[:, None, 7]
-    i, j, k = (torch.floor(axis / period + 0.25) for axis in (x, y, z))
-    checker, stripes = (i + j + k).remainder(2.0), j.remainder(2.0)
-    share = torch.where(kind == 1, checker, torch.where(kind == 2, stripes, 0.0))
-    share = (0.5 + (share - 0.5) * fade) * (kind > 0)
-    return surface[:, None, :3] * (1 - share[..., None]) + surface[:, None, 3:6] * share[..., None]
-
-
-def _light(albedo: Tensor, cosine: Tensor, shade: Tensor, tint: Tensor, ambient: Tensor) -> Tensor:
-    diffuse = cosine.clamp(min=0) * (1 - shade)
-    return (albedo * (ambient + tint * diffuse[..., None])).clamp(0, 1)
-
-
-def _spread(inverse: Tensor) -> Tensor:
-    low, high = inverse.amin((1, 2, 3), keepdim=True), inverse.amax((1, 2, 3), keepdim=True)
-    return (inverse - low) / (high - low).clamp(min=1e-6)
-
-
 @torch.no_grad()
 def render(scenes: Sequence[Scene], size: int = 128, samples: int = 2) -> Layers:
     """Render scenes at size x size pixels with samples x samples rays a pixel, on torch's default device."""
-    wide = size * samples
-    batch = len(scenes)
-    line = (torch.arange(wide, dtype=torch.float32) + 0.5) / wide - 0.5
-    horizon = _tensor([s.horizon for s in scenes])[:, None]
-    x = line.repeat(wide).expand(batch, -1)
-    y = -line.repeat_interleave(wide)[None] - horizon
-    rays = torch.stack((x, y, torch.ones_like(x)), -1)  # (B, P, 3): the parameter is the distance
+    view = view_of(scenes, (size, size), samples)
+    rays, towards, picture = view.rays, view.towards, view.picture
     horizons = [s.horizon for s in scenes]
-    front, back = (_solids([getattr(s, role) for s in scenes], horizons) for role in ("front", "back"))
-    lights = [LIGHTS[s.light] for s in scenes]
-    towards = F.normalize(_tensor([li.direction for li in lights]), dim=-1)[:, None]
-    tint, ambient = _tensor([li.tint for li in lights])[:, None], _tensor([li.ambient for li in lights])[:, None]
-
-    # the surroundings: ground below the horizon, else a wall, else the sky
-    height, wall = _tensor([[s.height] for s in scenes]), _tensor([[s.wall] for s in scenes])
-    backdrops = [BACKDROPS[s.backdrop] for s in scenes]
-    is_wall = torch.tensor([[b.wall] for b in backdrops])
-    ground_at = torch.where(y < -1e-4, height / (-y).clamp(min=1e-4), _FAR_AWAY)
-    sky_at = torch.tensor(_FAR_AWAY / 2)
-    backdrop_at, other_at = torch.where(is_wall, wall, sky_at), torch.where(is_wall, sky_at, wall)
-    is_ground = ground_at < backdrop_at
-    stage_at = torch.minimum(ground_at, backdrop_at)
-    grounds = [GROUNDS[s.ground] for s in scenes]
-    ground = _tensor([(*g.colour, *g.second, _PATTERNS[g.pattern], g.period) for g in grounds])
-    ground_x = x * stage_at + _tensor([[s.shift] for s in scenes])
-    is_stripes = ground[:, None, 6] == 2
-    fade = (9.0 / stage_at - 0.5).clamp(0, 1)
-    zero = torch.zeros_like(x)
-    ground_colour = _paint(ground, ground_x, torch.where(is_stripes, ground_x, 0.0), stage_at, fade)
-    rows = _tensor([(*b.low, *b.high, _PATTERNS[b.pattern], b.period) for b in backdrops])
-    wall_colour = _paint(rows, zero, y * stage_at, zero)
-    rise = (y.clamp(min=0) * 2)[..., None].clamp(max=1)
-    sky_colour = rows[:, None, :3] * (1 - rise) + rows[:, None, 3:6] * rise
-    sky = ~is_ground & ~is_wall
-
-    front_at, front_albedo, front_cosine = _look(front, rays, towards)
-    back_at, back_albedo, back_cosine = _look(back, rays, towards)
+    front, back = (solids_of([getattr(s, role) for s in scenes], horizons) for role in ("front", "back"))
+    front_at, front_albedo, front_cosine = look(front, rays, towards)
+    back_at, back_albedo, back_cosine = look(back, rays, towards)
 
     # the background: the back thing or the surroundings
-    on_back = back_at < stage_at
-    behind_at = torch.minimum(back_at, stage_at)
-    stage_colour = torch.where(is_ground[..., None], ground_colour, wall_colour)
-    albedo = torch.where(on_back[..., None], back_albedo, stage_colour)
-    stage_cosine = torch.where(is_ground, towards[..., 1], -towards[..., 2])
-    cosine = torch.where(on_back, back_cosine, stage_cosine)
+    on_back = back_at < view.at
+    behind_at = torch.minimum(back_at, view.at)
     points = rays * behind_at.clamp(max=100.0)[..., None]
-    by_back = _shadow(back, points, towards) * (~on_back)
-    shade = torch.maximum(by_back, _shadow(front, points, towards))
-    sky = (sky & ~on_back)[..., None]
-    sky_lit = sky_colour * (ambient + 0.8 * tint)
-    lit = torch.where(sky, sky_lit, _light(albedo, cosine, by_back, tint, ambient))
-    shadowed = torch.where(sky, sky_lit, _light(albedo, cosine, shade, tint, ambient))
+    by_back = shadow(back, points, towards) * (~on_back)
+    shade = torch.maximum(by_back, shadow(front, points, towards))
+    background, shadowed = (view.seen(on_back, back_albedo, back_cosine, dark) for dark in (by_back, shade))
     on_front = front_at < behind_at
-    seen = torch.where(on_front[..., None], _light(front_albedo, front_cosine, zero, tint, ambient), shadowed)
+    front_lit = lit(front_albedo, front_cosine, torch.zeros_like(front_at), view.tint, view.ambient)
 
-    def picture(flat: Tensor) -> Tensor:
-        channels = flat.reshape(batch, wide, wide, -1).permute(0, 3, 1, 2)
-        return F.avg_pool2d(channels, samples) if samples > 1 else channels.contiguous()
-
-    mask = (picture(on_front.float()) > 0.5).float()
+    mask = view.mask(on_front)
     inverse_front = picture(torch.where(on_front, 1 / front_at, 1 / behind_at))
-    cut_out = torch.where(mask > 0, inverse_front, 0.0)
     return Layers(
-        image=picture(seen),
-        background=picture(lit),
+        image=picture(torch.where(on_front[..., None], front_lit, shadowed)),
+        background=picture(background),
         mask=mask,
-        back_mask=(picture(on_back.float()) > 0.5).float(),
-        depth=_spread(inverse_front),
-        fg_depth=_spread(cut_out),
-        bg_depth=_spread(picture(1 / behind_at)),
-        other_bg_depth=_spread(picture(1 / torch.minimum(back_at, torch.minimum(ground_at, other_at)))),
+        back_mask=view.mask(on_back),
+        depth=spread(inverse_front),
+        fg_depth=spread(torch.where(mask > 0, inverse_front, 0.0)),
+        bg_depth=spread(picture(1 / behind_at)),
+        other_bg_depth=spread(picture(1 / torch.minimum(back_at, view.other_at))),
     )

@@ -31,11 +31,9 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A front thing, a back thing and their surroundings."""
+class Surroundings:
+    """What a scene's solids float in."""
 
-    front: Thing
-    back: Thing
     ground: int
     backdrop: int
     light: int
@@ -43,6 +41,14 @@ class Scene:
     horizon: float  # place on the picture, from the centre, upwards
     wall: float  # distance of the wall, where the backdrop is one
     shift: float  # of the ground's pattern
+
+
+@dataclass(frozen=True)
+class Scene(Surroundings):
+    """A front thing, a back thing and their surroundings."""
+
+    front: Thing
+    back: Thing
     layout: int  # of the caption
 
     @property
@@ -101,7 +107,8 @@ def _drawn(seed: int, index: int) -> Scene:
     return draw_scene(seed, index)
 
 
-def _rotation(rng: np.random.Generator) -> np.ndarray:
+def draw_rotation(rng: np.random.Generator) -> np.ndarray:
+    """A solid's turn."""
     yaw, pitch, roll = rng.uniform(-np.pi, np.pi), rng.uniform(-0.55, 0.25), rng.uniform(-0.4, 0.4)
     cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -128,11 +135,15 @@ def draw_scene(seed: int, index: int) -> Scene:
         place = np.clip(place, (-limit, -0.40 + sizes[k]), (limit, limit))
         things.append(
             Thing(int(solids[k]), int(materials[k]), float(place[0]), float(place[1]), float(sizes[k]),
-                  float(distances[k]), _rotation(rng))
+                  float(distances[k]), draw_rotation(rng))
         )  # fmt: skip
-    return Scene(
-        front=things[0],
-        back=things[1],
+    surroundings = draw_surroundings(rng)
+    return Scene(**vars(surroundings), front=things[0], back=things[1], layout=int(rng.integers(3)))
+
+
+def draw_surroundings(rng: np.random.Generator) -> Surroundings:
+    """Ground, backdrop, light and where they are."""
+    return Surroundings(
         ground=int(rng.integers(len(GROUNDS))),
         backdrop=int(rng.integers(len(BACKDROPS))),
         light=int(rng.integers(len(LIGHTS))),
@@ -140,7 +151,6 @@ def draw_scene(seed: int, index: int) -> Scene:
         horizon=float(rng.uniform(-0.06, 0.06)),
         wall=float(rng.uniform(9.0, 12.0)),
         shift=float(rng.uniform(0.0, 4.0)),
-        layout=int(rng.integers(3)),
     )
 
 
