@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from cnc_core import Guidance
 from training.mini.cache import SceneCache
 from training.mini.command import Chain
 from training.mini.dataset import Dataset, empty_tokens
 from training.mini.export import write_arm
 from training.mini.finished import FinishedMini, facts_of
+from training.mini.layered_loss import LayeredDraws, exemplar_rows, layered_conditions
 from training.mini.loop import Draw, Plan
-from training.mini.model import CONFIG, Conditions, released_streams
+from training.mini.model import CONFIG, Conditions, Mini, released_streams
 from training.mini.scenes import SEEDS, training_scene
 from training.mini.stage_diffusion import ARMS, FROZEN, Recipe, conditions_of, restore, run_arm
 from training.mini.words import rows as token_rows
@@ -252,3 +255,59 @@ def test_all_of_it_runs_from_nothing_to_files_that_load(tmp_path: Path) -> None:
             told = json.loads((tmp_path / "arms" / name / "arm.json").read_text())
             assert told["name"] == name and told["mask"] == ("no_mask" not in name)
             FinishedMini.load(tmp_path / "arms" / name, lacking=tmp_path / "models")
+
+
+def test_scenes_of_one_to_four_solids_train_all_parts_on_from_finished_files(root: Path, tmp_path: Path) -> None:
+    shipped = root / "models" / "mini"
+
+    def run(share: float) -> dict[str, torch.Tensor]:
+        chain = Chain(tmp_path, shipped, scenes=8, share=share)
+        chain.run(("layers", "export_baselines"))
+        files = ("unet.safetensors", "text_encoder.safetensors", "fusers.safetensors")
+        return {f"{f} {k}": v for f in files for k, v in load_file(tmp_path / "arms" / "layers" / f).items()}
+
+    begun = {f"{f.name} {k}": v for f in shipped.glob("*.safetensors") for k, v in load_file(f).items()}
+    trained = run(3 / 20_000)
+    changed = {name.split(".")[0] for name, value in trained.items() if not torch.equal(value, begun[name])}
+    assert changed == {"unet", "text_encoder", "fusers"}
+    assert all((value.float() - begun[name].float()).abs().max() < 1e-2 for name, value in trained.items())
+    told = json.loads(facts_of(tmp_path / "arms" / "layers" / "unet.safetensors")["started_from"])
+    assert told == facts_of(shipped / "unet.safetensors")
+    with pytest.raises(ValueError, match="finished base"):
+        restore("layers", tmp_path / "runs")
+
+
+def test_layered_conditions_act_where_they_are_drawn(root: Path, tmp_path: Path) -> None:
+    shipped = root / "models" / "mini"
+    chain = Chain(tmp_path, shipped, scenes=8)
+    data, plan = chain.data_of("layers"), Plan("p", 1, 16, 1.0, 0)
+    assert data.layered is not None
+    group, model = data.layered.groups[1], Mini()
+    rows = torch.zeros(16, dtype=torch.long)
+
+    def asked(**given: float) -> tuple[Conditions, Guidance, torch.Tensor]:
+        nothing = dict.fromkeys([field.name for field in fields(LayeredDraws)], 0.0)
+        draws = LayeredDraws(**{**nothing, "fuser": 1.0, **given})
+        return layered_conditions(model, data, group, rows, draws, Draw(plan, 0), EMPTY)
+
+    conditions, guidance, fuser = asked(words=1.0)
+    assert torch.equal(conditions.tokens, group.captions[rows, 2]) and fuser.min() == 1
+    masks = [region.mask for region in guidance.regions if region.mask is not None]
+    gates = [region for region in guidance.regions if region.weight_mode == "gate"]
+    assert torch.stack(masks).sum() == group.visible[rows].float().div(255).sum()
+    assert [g.tokens.shape[1] for g in gates] == group.word_counts[0].tolist()
+
+    _, guidance, _ = asked(looks=1.0)
+    shown = torch.stack([region.mask for region in guidance.regions if region.mask is not None]).sum(0)
+    assert torch.equal(shown, torch.ones_like(shown))  # each layer's exemplar, and the backdrop's in what is left
+
+    conditions, guidance, _ = asked(words=1.0, drop_text=1.0, caption_order=1.0)
+    assert torch.equal(conditions.tokens, EMPTY.expand(16, -1))
+    assert all(region.mask is None or not region.mask.any() for region in guidance.regions)
+    assert torch.equal(asked(caption_order=1.0)[0].tokens, group.captions[rows, 0])
+    conditions = asked(drop_depth=1.0)[0]
+    assert conditions.fg_depth is not None and not conditions.fg_depth.any()
+
+    materials = data.scenes.attributes[:, 1]
+    found = exemplar_rows(data, materials[:4].repeat(4), Draw(plan, 0))
+    assert torch.equal(materials[found], materials[:4].repeat(4))

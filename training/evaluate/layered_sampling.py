@@ -16,9 +16,10 @@ from training.mini.dataset import empty_tokens
 from training.mini.diffusion import Predict, ddim, guided
 from training.mini.finished import FinishedMini
 from training.mini.layered import LayeredPictures, LayeredScene, render_layered
+from training.mini.layered_data import depth_layers_of
 from training.mini.model import KERNELS, Conditions, encode_depth, predict_v
 from training.mini.words import rows as token_rows
-from training.mini.words import tokenize
+from training.mini.words import word_count
 
 from .sampling import Settings, initial_noise
 
@@ -62,34 +63,27 @@ class LayeredRequest:
 
 def word_lengths(scene: LayeredScene) -> tuple[int, ...]:
     """How many tokens each solid's words have: what the scenes of a batch have in common."""
-    return tuple(len(_word_ids(words)) for words in scene.words)
-
-
-def _word_ids(words: str) -> list[int]:
-    ids = tokenize(words)
-    return ids[1 : ids.index(ids[-1])]
+    return tuple(word_count(words) for words in scene.words)
 
 
 @torch.no_grad()
 def layer_words(mini: FinishedMini, words: Sequence[str]) -> Tensor:
     """Equally long words as the text encoder's rows of them, without start, end and padding: (B, T, D)."""
     tokens = token_rows(list(words)).to(next(mini.text.parameters()).device)
-    return mini.text(tokens)[:, 1 : 1 + len(_word_ids(words[0]))]
+    return mini.text(tokens)[:, 1 : 1 + word_count(words[0])]
 
 
 @torch.no_grad()
 def depth_layers(mini: FinishedMini, request: LayeredRequest, text_weight: float = TEXT_WEIGHT) -> list[DepthLayer]:
     """The request's layers, the nearest first, the backdrop last."""
-    pictures, count = request.pictures, request.pictures.masks.shape[1]
-    layers = []
-    for k in range(count):
-        text = layer_words(mini, [scene.words[k] for scene in request.scenes]) if request.words else None
-        mask, depth = pictures.masks[:, k : k + 1], pictures.layer_depths[:, k : k + 1]
-        layers.append(DepthLayer(mask, depth, None, text, text_weight=text_weight))
-    layers.append(DepthLayer(None, pictures.backdrop_depth))
+    layers = depth_layers_of(request.pictures)
+    if request.words:
+        texts = [layer_words(mini, words) for words in zip(*(scene.words for scene in request.scenes), strict=True)]
+        worded = zip(layers, texts, strict=False)  # the backdrop, the last, has none
+        layers = [*(replace(one, text=text, text_weight=text_weight) for one, text in worded), layers[-1]]
     if request.exemplars is None:
         return layers
-    given = [*request.exemplars.unbind(1), pictures.backdrop]
+    given = [*request.exemplars.unbind(1), request.pictures.backdrop]
     embeds = [mini.embed(picture) for picture in given]
     fg_tokens = [mini.global_fuser(embed, embed)[0] for embed in embeds[:-1]]
     bg_tokens = mini.global_fuser(embeds[-1], embeds[-1])[1]

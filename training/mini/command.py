@@ -16,10 +16,13 @@ from . import export, stage_autoencoder, stage_diffusion, stage_encoders, stage_
 from .cache import SceneCache
 from .dataset import Dataset
 from .finished import FinishedMini
+from .layered_data import LayeredDataset
 from .loop import Line, Loss, Pace, Plan, Training, run_together
-from .stage_diffusion import ARMS, FROZEN
+from .scenes import SEEDS
+from .stage_diffusion import ARMS, CONTINUED, FROZEN
 
 SCENES = {"cpu": 12_000, "cuda": 100_000}
+LAYERED = 0.75  # layered scenes for each two-solid one
 BATCH_ON_A_CPU = 16
 ENCODERS_END = 0.25  # of the minutes, where they are limited
 RATE_FROM_A_START = 0.5  # of the plan's learning rate, where training goes on from finished files
@@ -74,7 +77,16 @@ class Chain:
                     raise FileNotFoundError(f"{folder} holds no image_encoder.safetensors: run stage encoders")
                 autoencoder, encoder = finished.autoencoder, finished.image_encoder
             self._data = Dataset(self.scenes, autoencoder.to(self.device), encoder.to(self.device))
+            self._encoders = autoencoder, encoder
         return self._data
+
+    def data_of(self, name: str) -> Dataset:
+        """What an arm reads: with the layered scenes where it trains on them."""
+        data = self.data
+        if data.layered is None and any(recipe.layered for recipe in ARMS[name]):
+            folder, count = self._folder / "layered", round(LAYERED * self._count)
+            data.layered = LayeredDataset(folder, SEEDS["train"], count, *self._encoders, self.device)
+        return data
 
     def _pace(self, until: float = 1.0) -> Pace:
         """The length of stages that are to end when this share of the minutes is over."""
@@ -121,13 +133,13 @@ class Chain:
         planned = partial(self._planned, pace=pace, start=self._start if name == "main" else None)
         start = self._start_of(name)
         finished = None if start is None else FinishedMini.load(start)
-        jobs = stage_diffusion.run_arm(name, self.data, self.runs, self.resume, planned, finished)
+        jobs = stage_diffusion.run_arm(name, self.data_of(name), self.runs, self.resume, planned, finished)
         return Line(sum(pace.of(recipe.plan).steps for recipe in ARMS[name]), jobs)
 
     def _start_of(self, name: str) -> Path | None:
-        """The finished files that an arm begins with: "main" where they are given, the arms of `FROZEN` always; what
-        else it is compared with begins from nothing."""
-        if name in FROZEN:
+        """The finished files that an arm begins with: "main" where they are given, the arms of `FROZEN` and
+        `CONTINUED` always; what else it is compared with begins from nothing."""
+        if name in FROZEN or name in CONTINUED:
             return self._start or self.models
         return self._start if name == "main" else None
 
@@ -156,7 +168,7 @@ class Chain:
     def with_baselines(self) -> None:
         """CnC-Mini and all from nothing that it is compared with, beside each other; the others go to a folder each."""
         self.encoders()
-        self.beside(*(name for name in ARMS if name not in FROZEN), "perception")
+        self.beside(*(name for name in ARMS if name not in FROZEN and name not in CONTINUED), "perception")
         self.export()
         self.export_baselines()
 

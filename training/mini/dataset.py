@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from .cache import SceneCache
 from .clip import ImageEncoder
 from .loop import mixed
 from .words import rows as token_rows
+
+if TYPE_CHECKING:
+    from .layered_data import LayeredDataset
 
 
 def empty_tokens(batch: int) -> Tensor:
@@ -40,7 +44,8 @@ class Dataset:
 
     def __init__(self, scenes: SceneCache, autoencoder: Autoencoder, encoder: ImageEncoder) -> None:
         self.scenes = scenes
-        kept, key = scenes.folder / "encoded.pt", _key(scenes, autoencoder, encoder)
+        self.layered: LayeredDataset | None = None
+        kept, key = scenes.folder / "encoded.pt", f"{scenes.seed} {scenes.ready} {networks_hash(autoencoder, encoder)}"
         on_cpu = scenes.device.type == "cpu"
         saved = torch.load(kept, weights_only=True) if on_cpu and kept.exists() else {}
         if saved.get("key") != key:
@@ -58,9 +63,9 @@ class Dataset:
         self.background_embeds: Tensor = saved["background"]  # (N, 96), of I_b
 
 
-def _key(scenes: SceneCache, *networks: nn.Module) -> str:
-    """All that decides what is encoded."""
-    total = hashlib.sha256(f"{scenes.seed} {scenes.ready}".encode())
+def networks_hash(*networks: nn.Module) -> str:
+    """A hash of their weights: all that decides what they make."""
+    total = hashlib.sha256()
     for network in networks:
         for name, value in network.state_dict().items():
             total.update(name.encode())

@@ -41,6 +41,7 @@ class Plan:
     clip: float = 1.0
     log_every: int = 100
     save_every: int = 500
+    captured: bool = True  # on a GPU, as a CUDA graph: all steps have the same shapes
 
     def rate(self, step: int) -> float:
         """Learning rate: a warm-up, a plateau, a cosine down to 2 percent over the second half."""
@@ -182,7 +183,7 @@ class Training:
             return
         self._update(loss)
         self._warmed += 1
-        if self._warmed == _WARM_UP:
+        if self.plan.captured and self._warmed == _WARM_UP:
             torch.cuda.synchronize(self.device)
             self.optimizer.zero_grad(set_to_none=True)
             self._graph = torch.cuda.CUDAGraph()

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .dataset import Dataset, empty_tokens
 from .diffusion import STEPS, noised, v_loss, velocity
 from .finished import FinishedMini
+from .layered_loss import LayeredDraws, layered_conditions
 from .loop import Draw, Loss, Plan, Training, mixed
 from .model import Conditions, Mini, narrowed_streams, start_from_base, zero_outputs
 
@@ -53,6 +54,7 @@ class Recipe:
     masked_depth: float = 0.08  # layers: depth version v3 there
     swapped: float = 0.15  # layers: the maps of the exchanged scene, each in the other stream
     backdrop: float = 0.3  # layers, guided: the background's map has a wall where the exemplar has a sky, or a sky
+    layered: float = 0.0  # steps on scenes of one to four solids, in latents of several shapes
 
 
 def _plan(name: str, steps: int, seed: int, batch: int = 128) -> Plan:
@@ -73,6 +75,11 @@ FROZEN: dict[str, tuple[Recipe, ...]] = {
 }
 """Arms that train one part and take the others from finished files, as they are."""
 
+CONTINUED: dict[str, tuple[Recipe, ...]] = {
+    "layers": (Recipe(replace(_plan("layers", 20_000, 27), learning_rate=2e-4, captured=False), layered=0.6),),
+}
+"""Arms that go on from finished files, with all parts."""
+
 ARMS: dict[str, tuple[Recipe, ...]] = {
     "main": (Recipe(_plan("main", 16000, 21, batch=256)),),
     "together": (Recipe(_plan("together", STEPS_OF_ARM, 21)),),
@@ -87,6 +94,7 @@ ARMS: dict[str, tuple[Recipe, ...]] = {
         Recipe(_plan("joint", STEPS_OF_ARM // 8, 24), ("local_fuser", "global_fuser"), fuser=1.0, guided=1.0),
     ),
     **FROZEN,
+    **CONTINUED,
 }
 
 
@@ -185,7 +193,7 @@ def _started(name: str, start: FinishedMini | None) -> Mini:
     """A model as an arm begins: new, but for what it takes from finished files."""
     model = Mini()
     if start is None:
-        if name in FROZEN:
+        if name in FROZEN or name in CONTINUED:
             raise ValueError(f"{name} trains on a finished base: give its files")
         return model
     new = ARMS[name][0].trained if name in FROZEN else ()
@@ -208,6 +216,8 @@ def _loss(model: Mini, recipe: Recipe, data: Dataset) -> Loss:
     with_fuser, with_guidance = recipe.fuser > 0, recipe.guided > 0
 
     def loss(draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+        if recipe.layered and float(draw.uniform(1)) < recipe.layered:
+            return layered_loss(model, data, draw, empty), {}
         rows = draw.rows(data.scenes.ready)
         latent, timesteps = data.latents[rows], draw.timesteps(STEPS)
         noise = draw.noise(*latent.shape)
@@ -224,6 +234,22 @@ def _loss(model: Mini, recipe: Recipe, data: Dataset) -> Loss:
         return v_loss(predicted, velocity(latent, noise, timesteps), timesteps), {}
 
     return loss
+
+
+def layered_loss(model: Mini, data: Dataset, draw: Draw, empty: Tensor) -> Tensor:
+    """The loss of a batch of scenes of one to four solids, all of one number and shape."""
+    if data.layered is None:
+        raise ValueError("the dataset has no layered scenes: see LayeredDataset")
+    group = data.layered.draw(draw)
+    rows = draw.rows(len(group))
+    latent, timesteps = group.latents[rows], draw.timesteps(STEPS)
+    noise = draw.noise(*latent.shape)
+    x = noised(latent, noise, timesteps)
+    with mixed(latent.device):
+        conditions, guidance, fuser_share = layered_conditions(model, data, group, rows, LayeredDraws(), draw, empty)
+        context = model.text(conditions.tokens)
+        predicted = model(x, timesteps, context, model.encode_depth(conditions), guidance, fuser_share).float()
+    return v_loss(predicted, velocity(latent, noise, timesteps), timesteps)
 
 
 def restore(name: str, folder: Path, start: FinishedMini | None = None) -> Mini:

@@ -43,6 +43,11 @@ def tokenize(caption: str) -> list[int]:
     return ids + [END] * (LENGTH - len(ids))
 
 
+def word_count(caption: str) -> int:
+    """How many tokens a caption has without start, end and padding."""
+    return sum(len(table()[word]) for word in caption.split())
+
+
 def rows(captions: list[str]) -> Tensor:
     """Captions as positions in `used_ids`, (B, LENGTH)."""
     places = _places()
