@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from training.mini.clip import ImageEncoder
 from training.mini.finished import FinishedMini
@@ -35,7 +36,8 @@ def test_two_solids_are_rendered_as_the_scenes_of_two_are() -> None:
     torch.testing.assert_close(found.image, two.image, atol=1e-6, rtol=0)
     torch.testing.assert_close(found.depth, two.depth, atol=1e-6, rtol=0)
     assert torch.equal(found.visible[:, :1], two.mask) and torch.equal(found.masks[:, 1:], two.back_mask)
-    torch.testing.assert_close(found.layer_depths[:, :1], two.fg_depth, atol=1e-6, rtol=0)
+    alone = F.max_pool2d(two.back_mask, 3, 1, 1) == 0  # at an outline before the other solid its depth mixes in
+    torch.testing.assert_close(found.layer_depths[:, :1][alone], two.fg_depth[alone], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("solids", range(1, MOST + 1))
@@ -96,7 +98,7 @@ def test_values_are_pictures_and_depths_are_of_each_layer_alone(pictures: Layere
     assert torch.allclose(pictures.layer_depths.amax((2, 3)), torch.ones(4, 3), atol=1e-4)
     alone = render_layered([scene.reversed().reversed() for scene in drawn(3)], (64, 64))
     assert torch.equal(alone.image, pictures.image)
-    outside = (pictures.masks.amax(1) == 0)[:, None]
+    outside = F.max_pool2d(pictures.masks.amax(1, keepdim=True), 3, 1, 1) == 0
     shadowed = (pictures.image <= pictures.backdrop + 1e-6) | ~outside
     assert shadowed.all()  # what is not a solid is the backdrop or its shadow
 
