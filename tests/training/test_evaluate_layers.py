@@ -137,7 +137,7 @@ def test_words_act_where_their_layer_shows_and_in_the_first_half_alone(arm: Arm,
         assert region.mask is not None
         assert torch.equal(region.mask[:count, 0], request_.pictures.visible[:, k])
         assert region.mask[count:].sum() == 0 and region.tokens.shape[0] == 2 * count
-    whole = arm.mini.text(layered_sampling.token_rows([request_.scenes[0].words[1]]))
+    whole = arm.mini.text(layered_sampling.token_rows([request_.scenes[0].prompts[1]]))
     length = found.regions[1].tokens.shape[1]
     torch.testing.assert_close(found.regions[1].tokens[0], whole[0, 1 : 1 + length])
 
@@ -174,7 +174,7 @@ def test_regional_prompts_of_one_text_are_plain_guidance(arm: Arm, request_: Lay
     """The weighted mean of equal predictions is the prediction."""
     one = replace(request_.scenes[0])
     same = replace(one, solids=(one.solids[0],) * 3)
-    caption = same.words[0]
+    caption = same.prompts[0]
     asked = replace(request_, scenes=[same] * len(request_.scenes), captions=[caption] * len(request_.scenes))
     regional = sample(arm.mini, "z-buffer, regional prompts", asked, Settings(steps=2))
     plain = sample(arm.mini, "z-buffer", replace(asked, words=False), Settings(steps=2))

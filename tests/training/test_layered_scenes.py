@@ -73,7 +73,7 @@ def test_reversed_scenes_keep_each_silhouette() -> None:
     pictures, other = (render_layered(one, (64, 64)) for one in (scenes, [scene.reversed() for scene in scenes]))
     differing = (pictures.masks != other.masks.flip(1)).float().mean()
     assert differing < 1e-3  # rounding at an outline
-    assert all(a.words == b.words[::-1] for a, b in zip(scenes, [scene.reversed() for scene in scenes], strict=True))
+    assert all(a.names == b.names[::-1] for a, b in zip(scenes, [scene.reversed() for scene in scenes], strict=True))
     assert (pictures.visible[:, 0] == pictures.masks[:, 0]).all() and (other.visible[:, 0] == other.masks[:, 0]).all()
 
 
@@ -114,9 +114,9 @@ def test_wider_pictures_show_more_of_the_same() -> None:
 
 def test_captions_tell_what_they_say() -> None:
     scene = drawn(3, 1)[0]
-    assert all(words in scene.caption for words in scene.words) and scene.caption.count("in front of") == 2
-    assert all(words in scene.neutral_caption for words in scene.words) and "front" not in scene.neutral_caption
-    assert not any(words in scene.surroundings_caption for words in scene.words)
+    assert all(words in scene.caption for words in scene.names) and scene.caption.count("in front of") == 2
+    assert all(words in scene.neutral_caption for words in scene.names) and "front" not in scene.neutral_caption
+    assert not any(words in scene.surroundings_caption for words in scene.names)
     assert [word_count(words) for words in ("red cone", "checkered cone")] == [2, 3]
 
 

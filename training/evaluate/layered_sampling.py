@@ -63,7 +63,7 @@ class LayeredRequest:
 
 def word_lengths(scene: LayeredScene) -> tuple[int, ...]:
     """How many tokens each solid's words have: what the scenes of a batch have in common."""
-    return tuple(word_count(words) for words in scene.words)
+    return tuple(word_count(words) for words in scene.prompts)
 
 
 @torch.no_grad()
@@ -78,7 +78,7 @@ def depth_layers(mini: FinishedMini, request: LayeredRequest, text_weight: float
     """The request's layers, the nearest first, the backdrop last."""
     layers = depth_layers_of(request.pictures)
     if request.words:
-        texts = [layer_words(mini, words) for words in zip(*(scene.words for scene in request.scenes), strict=True)]
+        texts = [layer_words(mini, words) for words in zip(*(scene.prompts for scene in request.scenes), strict=True)]
         worded = zip(layers, texts, strict=False)  # the backdrop, the last, has none
         layers = [*(replace(one, text=text, text_weight=text_weight) for one, text in worded), layers[-1]]
     if request.exemplars is None:
@@ -166,7 +166,7 @@ def _regional(mini: FinishedMini, request: LayeredRequest, maps: tuple[Tensor, T
     averaged by the masks, resized bilinearly to the latents, as the host's `calc_cond_batch` does."""
     pictures = request.pictures
     solids = pictures.visible
-    captions = [*([scene.words[k] for scene in request.scenes] for k in range(solids.shape[1])), request.captions]
+    captions = [*([scene.prompts[k] for scene in request.scenes] for k in range(solids.shape[1])), request.captions]
     masks = torch.cat((solids, 1 - solids.sum(1, keepdim=True)), 1)
     masks = F.interpolate(masks, [side // 8 for side in _size(pictures)], mode="bilinear", align_corners=False)
     depth = _encoded(mini, maps, 1)

@@ -35,9 +35,14 @@ class LayeredScene(Surroundings):
         return replace(self, solids=tuple(replace(solid, distance=distance) for solid, distance in solids))
 
     @property
-    def words(self) -> tuple[str, ...]:
-        """Each solid in words, the nearest first."""
+    def names(self) -> tuple[str, ...]:
+        """Each solid's material and kind, the nearest first."""
         return tuple(f"{MATERIALS[one.material].name} {SOLIDS[one.solid].name}" for one in self.solids)
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """A prompt for each solid alone, the nearest first."""
+        return tuple(f"{name} on {GROUNDS[self.ground].name}" for name in self.names)
 
     @property
     def surroundings_caption(self) -> str:
@@ -47,12 +52,12 @@ class LayeredScene(Surroundings):
     @property
     def caption(self) -> str:
         """The scene in words, with the solids' order."""
-        return f"{' in front of '.join(self.words)} on {self.surroundings_caption}"
+        return f"{' in front of '.join(self.names)} on {self.surroundings_caption}"
 
     @property
     def neutral_caption(self) -> str:
         """The scene in words that do not tell the order: the solids come in the order of the alphabet."""
-        return f"{' and '.join(sorted(self.words))} on {self.surroundings_caption}"
+        return f"{' and '.join(sorted(self.names))} on {self.surroundings_caption}"
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class LayeredGroup:
     bg_depth: Tensor
     visible: Tensor  # (G, N, H, W) bytes, 255 where the solid shows
     captions: Tensor  # (G, 3, 77): with the solids' order, without it, and of the surroundings alone
-    words: Tensor  # (G, N, 77): each solid's
+    words: Tensor  # (G, N, 77): each solid's name
     word_counts: Tensor  # (G, N)
     materials: Tensor  # (G, N)
     backdrop_embeds: Tensor  # (G, 96), of the backdrop's picture without solids
@@ -65,7 +65,7 @@ def _encoded(
         latents = autoencoder.encode(pictures.image).float()
         embeds = encoder(encoder.prepare(square)).float()
     captions = [text for one in scenes for text in (one.caption, one.neutral_caption, one.surroundings_caption)]
-    words = [text for one in scenes for text in one.words]
+    words = [text for one in scenes for text in one.names]
     return LayeredGroup(
         latents, to_bytes(fg_depth), to_bytes(bg_depth), to_bytes(pictures.visible),
         token_rows(captions).unflatten(0, (-1, 3)), token_rows(words).unflatten(0, (len(scenes), -1)),

@@ -76,7 +76,12 @@ FROZEN: dict[str, tuple[Recipe, ...]] = {
 """Arms that train one part and take the others from finished files, as they are."""
 
 CONTINUED: dict[str, tuple[Recipe, ...]] = {
-    "layers": (Recipe(replace(_plan("layers", 20_000, 27), learning_rate=2e-4, captured=False), layered=0.6),),
+    "layers": (
+        Recipe(
+            Plan("layers", 20_000, 128, 2e-4, seed=27, ema=0.999, log_every=100, save_every=250, captured=False),
+            layered=0.6,
+        ),
+    ),
 }
 """Arms that go on from finished files, with all parts."""
 
