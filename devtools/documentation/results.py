@@ -15,10 +15,16 @@ from typing import Any
 
 from training.evaluate.style import LEAKS
 from training.files import replacing
+from training.mini.layered import MOST
 
 from ..environment import say
 
-NUMBERS = {*LEAKS, "foreground", "background"}
+NUMBERS = {
+    *LEAKS,
+    "foreground",
+    "background",
+    *(f"{kind}, layer {k}" for kind in ("leakage", "depth") for k in range(1, MOST + 1)),
+}
 """Columns of numbers that are kept: leakages, and the depth error of each layer."""
 
 

@@ -22,10 +22,10 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -126,10 +126,11 @@ def measured(
     networks: Networks, images: Tensor, scenes: Sequence[LayeredScene], pictures: LayeredPictures, indices: list[int]
 ) -> list[Row]:
     """A line for each image (B, 3, H, W) of what it shows, against the true renders of what was asked for."""
-    ordered = in_order(outlines(pictures), images)
     named, wanted = networks.segmenter(images), materials(scenes, images.device)
     depth = networks.depth.read(images)
-    columns = []
+    columns: dict[str, list[Any]] = {}
+    for k, ordered in enumerate(zip(*in_order(outlines(pictures), images), strict=True), start=1):
+        columns[f"pair {k}, {k + 1}"] = list(ordered)
     for k in range(wanted.shape[1]):
         visible = pictures.visible[:, k : k + 1]
         inner = 1 - F.max_pool2d(1 - visible, 2 * WITHIN + 1, 1, WITHIN)
@@ -137,15 +138,11 @@ def measured(
         others = torch.cat((wanted[:, :k], wanted[:, k + 1 :]), 1)
         leaked = shares(named, inner).gather(1, others).sum(1)
         errors = aligned_error(depth, pictures.depth, visible, visible)
-        columns.append((right.tolist(), leaked.tolist(), errors.tolist()))
-    lines = []
-    for row, index in enumerate(indices):
-        right_, leaked_, errors_ = ([layer[kind][row] for layer in columns] for kind in range(3))
-        lines.append(
-            {"scene": index, "order": ordered[row], "material": right_, "leakage": [round(v, 5) for v in leaked_],
-             "depth": [round(v, 5) for v in errors_]}
-        )  # fmt: skip
-    return lines
+        columns[f"material, layer {k + 1}"] = right.tolist()
+        columns[f"leakage, layer {k + 1}"] = [round(value, 5) for value in leaked.tolist()]
+        columns[f"depth, layer {k + 1}"] = [round(value, 5) for value in errors.tolist()]
+    rows = zip(*columns.values(), strict=True)
+    return [{"scene": index, **dict(zip(columns, row, strict=True))} for index, row in zip(indices, rows, strict=True)]
 
 
 def run(
@@ -175,18 +172,22 @@ def true_renders(networks: Networks, arm: Arm, trials: LayeredTrials, batch: int
 
 def scores(lines: Sequence[Row]) -> dict[str, list[float]]:
     """Of each figure one value a scene."""
-    count = len(lines[0]["material"])
-    found = {"all pairs": [float(all(line["order"])) for line in lines]}
-    for k in range(count - 1):
-        found[f"pair {k + 1}, {k + 2}"] = [float(line["order"][k]) for line in lines]
-    found["material, mean"] = [sum(line["material"]) / count for line in lines]
-    found["material, all"] = [float(all(line["material"])) for line in lines]
-    for k in range(count):
-        found[f"material, layer {k + 1}"] = [float(line["material"][k]) for line in lines]
-    found["leakage"] = [sum(line["leakage"]) / count for line in lines]
-    for k in range(count):
-        found[f"depth, layer {k + 1}"] = [line["depth"][k] for line in lines]
-    return found
+
+    def columns(kind: str) -> dict[str, list[float]]:
+        return {name: [float(line[name]) for line in lines] for name in lines[0] if name.startswith(kind)}
+
+    def over_layers(found: dict[str, list[float]], join: Callable[[Sequence[float]], float]) -> list[float]:
+        return [join(scene) for scene in zip(*found.values(), strict=True)]
+
+    pairs, right, leaked = columns("pair"), columns("material"), columns("leakage")
+    return {
+        "all pairs": over_layers(pairs, min), **pairs, "material, mean": over_layers(right, _mean),
+        "material, all": over_layers(right, min), **right, "leakage": over_layers(leaked, _mean), **columns("depth"),
+    }  # fmt: skip
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def measure(config: LayersConfig) -> Row:
