@@ -67,13 +67,33 @@ def test_every_target_stands_in_the_table_met_or_missed_or_not_measured(tmp_path
     assert lines["order, roles exchanged: success, %"].cells() == [
         "order, roles exchanged: success, %", "at least 95", "94.0 [93.0, 95.0]", "500", "no"
     ]  # fmt: skip
-    assert len(lines) == 6 + 8 + 3 + 4 + 8, "those of order, regions, leakage, curves and depth"
+    assert len(lines) == 6 + 8 + 3 + 4 + 8 + 8, "those of order, regions, leakage, curves, depth and layers"
     others = targets(read((tmp_path,)), TargetsConfig(main="ablation", ablation="local_ablation", single_max="main"))
     assert [line.reached and line.reached.mean for line in others[:3]] == [0.9, 0.5, None]
     assert [line.what for line in others[3:6]] == [
         "order, roles exchanged: above local_ablation, points", "order, as asked: above local_ablation, points",
         "order, roles exchanged: above main, points",
     ]  # fmt: skip
+
+
+def test_layers_are_judged_by_their_number_and_condition(tmp_path: Path) -> None:
+    runs = []
+    for layers, order in ((3, 0.91), (4, 0.79)):
+        runs.append(tmp_path / str(layers))
+        rows = {
+            "main: layers, as asked": {"all pairs": told(order), "material, mean": told(0.96), "leakage": told(0.02)},
+            "main: z-buffer, as asked": {"first row less this, all pairs": told(0.4)},
+            "other: layers, reversed": {"all pairs": told(0.99)},
+        }
+        RunFolder(runs[-1]).finish("layers", {"layers": layers, "rows": rows}, "")
+    lines = targets(read(tuple(runs)), TargetsConfig())
+    assert {line.what: line.met for line in lines if line.reached is not None} == {
+        "3 layers, as asked: all neighbouring pairs in order, %": True,
+        "4 layers, as asked: all neighbouring pairs in order, %": False,
+        "3 layers, as asked: order above a z-buffered map, points": True,
+        "3 layers, as asked: layers that show their material, %": True,
+        "3 layers, as asked: another layer's material in a layer, %": True,
+    }
 
 
 def test_equal_depths_and_other_style_settings_are_other_measures(tmp_path: Path) -> None:

@@ -76,7 +76,13 @@ def read(runs: tuple[Path, ...]) -> dict[str, list[Row]]:
 def targets(found: dict[str, list[Row]], config: TargetsConfig) -> list[Line]:
     """All targets, in the order in which they were set."""
     main = config.main
-    return [*_order(found, config), *_style(found, main), *_curves(found, main), *_depth(found, config)]
+    return [
+        *_order(found, config),
+        *_style(found, main),
+        *_curves(found, main),
+        *_depth(found, config),
+        *_layers(found, main),
+    ]
 
 
 def _estimate(told: Row | None) -> Estimate | None:
@@ -156,6 +162,29 @@ def _depth(found: dict[str, list[Row]], config: TargetsConfig) -> Iterator[Line]
         for arm in (config.ablation, config.single_max):
             less = _estimate(arms.get(arm, {}).get("against_less_this", {}).get(layer))
             yield Line(f"depth of reconstructions, {layer}: less that of {arm}", 0.0, less, most=True, percent=False)
+
+
+def _layers(found: dict[str, list[Row]], main: str) -> Iterator[Line]:
+    rows = {
+        (results["layers"], name.removeprefix(f"{main}: ")): row
+        for results in found.get("layers", []) for name, row in results["rows"].items() if name.startswith(f"{main}: ")
+    }  # fmt: skip
+
+    def told(layers: int, row: str, figure: str) -> Estimate | None:
+        return _estimate(rows.get((layers, row), {}).get(figure))
+
+    for layers, condition, wanted in ((3, "as asked", 0.9), (3, "reversed", 0.88), (4, "as asked", 0.8)):
+        reached = told(layers, f"layers, {condition}", "all pairs")
+        yield Line(f"{layers} layers, {condition}: all neighbouring pairs in order, %", wanted, reached)
+    above = told(3, "z-buffer, as asked", "first row less this, all pairs")
+    yield Line("3 layers, as asked: order above a z-buffered map, points", 0.3, above)
+    for condition, wanted in (("as asked", 0.95), ("looks", 0.93)):
+        reached = told(3, f"layers, {condition}", "material, mean")
+        yield Line(f"3 layers, {condition}: layers that show their material, %", wanted, reached)
+    leakage = told(3, "layers, as asked", "leakage")
+    yield Line("3 layers, as asked: another layer's material in a layer, %", 0.03, leakage, most=True)
+    both = told(2, "layers, ambiguous caption, words by layer", "material, all")
+    yield Line("2 layers, ambiguous caption, words by layer: both materials, %", 0.95, both)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
