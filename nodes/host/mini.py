@@ -68,7 +68,8 @@ def load_model(config: FuserConfig) -> ModelPatcher:
     dtype = memory.unet_dtype(supported_dtypes=supported, weight_dtype=comfy.utils.weight_dtype(state))
     mini.set_inference_dtype(dtype, memory.unet_manual_cast(dtype, load_device, supported))
     model = mini.get_model(state).to(offload_device)
-    model.load_model_weights(state)
+    # Newer hosts build linear layers without weights and take those of the state as they are.
+    model.load_model_weights({name: weights.to(dtype) for name, weights in state.items()})
     return ModelPatcher(model, load_device=load_device, offload_device=offload_device)
 
 
