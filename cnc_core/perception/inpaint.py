@@ -66,7 +66,7 @@ def inpaint(
     inside = hole[..., None] > 0
     if not torch.isfinite(filled.masked_fill(~inside, 0.0)).all():
         raise ValueError("the inpainter returned values that are not numbers: its file is damaged, get it again")
-    weight = _feather(hole, dilation)[..., None]
+    weight = _feather(hole, dilation)[..., None].to(image)
     return torch.where(inside, image.lerp(filled, weight), image)
 
 

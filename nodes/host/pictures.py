@@ -11,7 +11,7 @@ _EMPTY_SIDE = 64
 
 
 def picture(image: Tensor, name: str = "image", *, channels: int = 3) -> Tensor:
-    """An IMAGE as (B, H, W, 3): alpha is left out, grey is repeated.
+    """An IMAGE as (B, H, W, 3) in single precision: alpha is left out, grey is repeated.
 
     name: the socket, for errors. channels: 4 for (B, H, W, 4), which needs an alpha. Raises ValueError for a picture
     without one then, and for other numbers of channels or dimensions.
@@ -28,6 +28,8 @@ def picture(image: Tensor, name: str = "image", *, channels: int = 3) -> Tensor:
             f"{name} is {tuple(image.shape)} and has no alpha channel to read. Load Image gives a file's alpha as "
             f"its mask, 1 where the file is transparent: invert that mask and use it, or join it to the image"
         )
+    if image.is_floating_point():  # in half precision where the host keeps all pictures so
+        image = image.float()
     return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :channels]
 
 
@@ -44,7 +46,10 @@ def optional_mask(mask: Tensor | None, image: Tensor) -> Tensor | None:
 
 
 def masks(mask: Tensor) -> Tensor:
-    """A MASK (H, W), (B, H, W) or (B, 1, H, W) as (B, H, W). Raises ValueError for what has no height and width."""
+    """A MASK (H, W), (B, H, W) or (B, 1, H, W) as (B, H, W) in single precision.
+
+    Raises ValueError for what has no height and width.
+    """
     if mask.ndim < 2:
         raise ValueError(
             f"mask must be (B, H, W), and got {tuple(mask.shape)}: the node that it comes from does not give masks"

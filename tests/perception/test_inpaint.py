@@ -97,10 +97,11 @@ def test_the_releases_brush_at_512() -> None:
     assert hole.sum() == 51**2
 
 
-def test_known_pixels_come_back_to_the_bit_and_the_object_is_gone(painter: Inpainter) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_known_pixels_come_back_to_the_bit_and_the_object_is_gone(painter: Inpainter, dtype: torch.dtype) -> None:
     clean = ramp(96, 128) / 2
     mask = square(96, 128, size=20, top=30, left=50)
-    dirty = torch.where(mask[..., None] > 0, torch.ones(3), clean)
+    dirty = torch.where(mask[..., None] > 0, torch.ones(3), clean).to(dtype)
     filled = inpaint(painter, dirty, mask)
     hole = dilate(mask) > 0
     assert torch.equal(filled[~hole], dirty[~hole])
