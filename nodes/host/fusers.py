@@ -16,6 +16,7 @@ from torch import Tensor
 from ...cnc_core.checkpoints import load_fusers
 from ...cnc_core.condition_maps import DEPTH, kind_of_map
 from ...cnc_core.config import FuserConfig
+from .patchers import core_patcher
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,15 @@ class HostFusers:
     compute_dtype: torch.dtype
     name: str
 
+    @property
+    def patcher(self) -> ModelPatcher | None:
+        """One of the networks: by this name newer hosts know a model among what nodes give."""
+        return self.local_fuser or self.global_fuser
+
+    def get_models(self) -> list[ModelPatcher]:
+        """Return all networks, which newer hosts keep at hand while a workflow uses them."""
+        return [network for network in (self.local_fuser, self.global_fuser) if network is not None]
+
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
@@ -38,8 +48,11 @@ class Tokens:
     bg: Tensor | None
 
 
-def load(path: str | Path) -> HostFusers:
-    """Load a checkpoint for the host's devices and precision. Raises CheckpointError for another kind of file."""
+def load(path: str | Path, *, disable_dynamic: bool = False) -> HostFusers:
+    """Load a checkpoint for the host's devices and precision. Raises CheckpointError for another kind of file.
+
+    disable_dynamic: for newer hosts, in plain ModelPatchers.
+    """
     load_device, offload_device = memory.get_torch_device(), memory.unet_offload_device()
     supported = [torch.float16, torch.bfloat16, torch.float32]
     dtype = memory.unet_dtype(device=load_device, supported_dtypes=supported)
@@ -47,17 +60,26 @@ def load(path: str | Path) -> HostFusers:
     operations = comfy.ops.pick_operations(dtype, compute_dtype, disable_fast_fp8=True)
     fusers = load_fusers(path, operations=operations, dtype=dtype)
 
-    def patcher(network: torch.nn.Module | None) -> ModelPatcher | None:
-        return None if network is None else ModelPatcher(network, load_device, offload_device)
+    def patcher(name: str) -> ModelPatcher | None:
+        network = getattr(fusers, name)
+        if network is None:
+            return None
+        return core_patcher(network, load_device, offload_device, _network, path, name, disable_dynamic=disable_dynamic)
 
     return HostFusers(
-        patcher(fusers.local_fuser),
-        patcher(fusers.global_fuser),
+        patcher("local_fuser"),
+        patcher("global_fuser"),
         fusers.config,
         fusers.metadata,
         compute_dtype,
         Path(path).name,
     )
+
+
+def _network(path: str | Path, name: str, *, disable_dynamic: bool = False) -> ModelPatcher:
+    """Load one network of a checkpoint, ``local_fuser`` or ``global_fuser``, that is known to be there."""
+    network: ModelPatcher = getattr(load(path, disable_dynamic=disable_dynamic), name)
+    return network
 
 
 def warn_of_other_maps(fusers: HostFusers, **maps: Tensor | None) -> None:

@@ -20,6 +20,7 @@ from comfy.model_patcher import ModelPatcher
 from ...cnc_core.config import ATTENTION_LEVELS, FuserConfig
 from .fusers import HostFusers
 from .fusers import load as load_fusers
+from .patchers import core_patcher, reloadable
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "mini"
 FILES = (
@@ -59,8 +60,8 @@ def check_files() -> None:
         )
 
 
-def load_model(config: FuserConfig) -> ModelPatcher:
-    """Load the base U-Net."""
+def load_model(config: FuserConfig, *, disable_dynamic: bool = False) -> ModelPatcher:
+    """Load the base U-Net. disable_dynamic: for newer hosts, in a plain ModelPatcher."""
     state = _read("unet.safetensors")
     mini = _Mini(_unet_config(config))
     load_device, offload_device = memory.get_torch_device(), memory.unet_offload_device()
@@ -70,11 +71,11 @@ def load_model(config: FuserConfig) -> ModelPatcher:
     model = mini.get_model(state).to(offload_device)
     # Newer hosts build linear layers without weights and take those of the state as they are.
     model.load_model_weights({name: weights.to(dtype) for name, weights in state.items()})
-    return ModelPatcher(model, load_device=load_device, offload_device=offload_device)
+    return core_patcher(model, load_device, offload_device, load_model, config, disable_dynamic=disable_dynamic)
 
 
-def load_clip() -> comfy.sd.CLIP:
-    """Load the text encoder, its embedding spread over the tokenizer's whole vocabulary."""
+def load_clip(**options: Any) -> comfy.sd.CLIP:
+    """Load the text encoder, its embedding spread over the tokenizer's whole vocabulary. options: for the host."""
     state = _read("text_encoder.safetensors")
     # Only the words that it knows are in the file; all others share one row, a word without meaning.
     ids = state.pop("token_ids")
@@ -88,14 +89,17 @@ def load_clip() -> comfy.sd.CLIP:
             super().__init__(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
             self.params["clip_model"] = _MiniTextModel
 
-    clip = comfy.sd.CLIP(Target(), parameters=comfy.utils.calculate_parameters(state))
+    clip = comfy.sd.CLIP(Target(), parameters=comfy.utils.calculate_parameters(state), **options)
     clip.load_sd(state)
+    reloadable(clip.patcher, lambda **options: load_clip(**options).patcher)
     return clip
 
 
 def load_vae() -> comfy.sd.VAE:
     """Load the autoencoder, which has the layout of TAESD."""
-    return comfy.sd.VAE(sd=_read("autoencoder.safetensors"))
+    vae = comfy.sd.VAE(sd=_read("autoencoder.safetensors"))
+    reloadable(vae.patcher, lambda **_: load_vae().patcher)
+    return vae
 
 
 def load_clip_vision() -> comfy.clip_vision.ClipVisionModel:

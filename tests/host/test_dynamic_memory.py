@@ -47,3 +47,38 @@ def test_the_mini_runs_in_each_dtype(host: Host, monkeypatch: pytest.MonkeyPatch
     width = model.model.model_config.unet_config["context_dim"]
     x, text = torch.randn(1, 4, 16, 16), torch.randn(1, 77, width)
     assert model.model.apply_model(x, torch.ones(1), c_crossattn=text).isfinite().all()
+
+
+def test_fusers_and_mini_are_of_the_hosts_class(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One plain patcher would take all networks of a run off dynamic memory. Each can be had once more without it."""
+    import comfy.model_patcher
+    from comfy.model_patcher import ModelPatcher
+
+    if not hasattr(comfy.model_patcher, "PromptModelTracker"):
+        pytest.skip("this ComfyUI has no dynamic memory")
+
+    class Dynamic(ModelPatcher):  # type: ignore[misc]
+        """What the host has on a card, as far as a CPU goes."""
+
+        used = False
+
+        def is_dynamic(self) -> bool:
+            return True
+
+        def set_in_use_by_current_prompt(self, in_use: bool) -> None:
+            self.used = in_use
+
+    monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", Dynamic)
+    model, clip, vae, clip_vision, fusers = host.pack.part("nodes.host.mini").load()
+    networks = [fusers.local_fuser, fusers.global_fuser]
+    for patcher in (model, clip.patcher, vae.patcher, clip_vision.patcher, *networks):
+        assert type(patcher) is Dynamic
+    assert comfy.model_patcher.is_model_patcher_output(fusers)
+    comfy.model_patcher.PromptModelTracker().add((fusers,))
+    assert all(network.used for network in networks)
+    for patcher in (model, clip.patcher, vae.patcher, *networks):
+        plain = patcher.clone(disable_dynamic=True)
+        assert type(plain) is ModelPatcher and plain.model is not patcher.model
+        again, ours = plain.model.state_dict(), patcher.model.state_dict()
+        assert again.keys() == ours.keys()
+        assert all(torch.equal(again[name], ours[name]) for name in ours)
