@@ -61,6 +61,17 @@ class LocalFuserControl(comfy.controlnet.ControlBase):
         self.copy_to(other)
         return other
 
+    def deepclone_multigpu(self, load_device: torch.device, autoregister: bool = False) -> LocalFuserControl:
+        """Return a copy with a network of its own for another device, which newer hosts ask for.
+
+        autoregister: whether this control keeps it for that device.
+        """
+        other = self.copy()
+        other.fuser = self.fuser.deepclone_multigpu(new_load_device=load_device)
+        if autoregister:
+            self.multigpu_clones[load_device] = other
+        return other
+
     def get_models(self) -> list[ModelPatcher]:
         """Return the networks that the host loads for a run."""
         return [*super().get_models(), self.fuser]

@@ -117,6 +117,8 @@ class _Chunk(NamedTuple):
 class SamplingState:
     """What one sampling run computes once: the schedules at its sigmas, and for each kind of batch its tokens.
 
+    Several threads may ask, each for a device of its own, as newer hosts do.
+
     guider: the host's, whose ``conds`` are the run's conditioning, once it has begun. sigmas: the run's.
     """
 
@@ -130,7 +132,7 @@ class SamplingState:
             sampling = guider.model_patcher.get_model_object("model_sampling")
             self._schedule = RunSchedule(schedules, sigmas, lambda percent: float(sampling.percent_to_sigma(percent)))
         self._tokens: dict[Any, GuidedTokens] = {}
-        self._step: tuple[Tensor, GuidedTokens, GuidedTokens] | None = None
+        self._steps: dict[GuidedTokens, tuple[Tensor, GuidedTokens]] = {}
 
     def tokens(self, options: dict[str, Any], x: Tensor, text_length: int, text: str) -> GuidedTokens | None:
         """Return the tokens of a forward of x (B, C, h, w), or None if there are none.
@@ -151,9 +153,10 @@ class SamplingState:
 
     def _at_step(self, schedule: RunSchedule, tokens: GuidedTokens, sigmas: Tensor) -> GuidedTokens:
         """Return the tokens at a forward's sigmas; the U-Net and the local fuser share what is made of them."""
-        if self._step is None or self._step[0] is not sigmas or self._step[1] is not tokens:
-            self._step = (sigmas, tokens, tokens.at_step(*schedule.at(sigmas.flatten()[:1])))
-        return self._step[2]
+        step = self._steps.get(tokens)
+        if step is None or step[0] is not sigmas:
+            step = self._steps[tokens] = (sigmas, tokens.at_step(*schedule.at(sigmas.flatten()[:1])))
+        return step[1]
 
     def _chunk(self, uuid: Any, side: int, text: str, text_length: int) -> _Chunk:
         """Say what one chunk of a batch is, by the uuid of its conditioning and its side, 0 cond and 1 uncond.

@@ -13,7 +13,7 @@ _HALVINGS = 30
 
 
 class RunSchedule:
-    """The schedules of a run's regions.
+    """The schedules of a run's regions. Several threads may look them up, each on a device of its own.
 
     Args:
         schedules: one for each of R regions.
@@ -28,20 +28,22 @@ class RunSchedule:
         curved = any(schedule.curve for schedule in schedules)
         percents = [_percent(sigma, percent_to_sigma) if curved else 0.0 for sigma in steps]
         ends = [(percent_to_sigma(s.start_percent), percent_to_sigma(s.end_percent)) for s in schedules]
-        self._tables = (
+        tables = (
             torch.tensor(steps),
             torch.tensor([[schedule.factor(percent) for schedule in schedules] for percent in percents]),
             torch.tensor(ends, dtype=torch.float32),
         )
+        self._tables = {tables[0].device: tables}
 
     def at(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Return each region's factor at a sigma (1,), and whether it acts, 0 or 1: both (R,), on sigma's device.
 
         Between two of the run's sigmas the factors are linear in sigma.
         """
-        if self._tables[0].device != sigma.device:
-            self._tables = tuple(table.to(sigma.device) for table in self._tables)  # type: ignore[assignment]
-        steps, factors, ends = self._tables
+        if sigma.device not in self._tables:
+            steps, factors, ends = next(iter(self._tables.values()))
+            self._tables[sigma.device] = (steps.to(sigma.device), factors.to(sigma.device), ends.to(sigma.device))
+        steps, factors, ends = self._tables[sigma.device]
         sigma = sigma.float()
         after = torch.searchsorted(steps, sigma).clamp(min=1, max=len(steps) - 1)
         low, high = steps[after - 1], steps[after]
