@@ -24,7 +24,7 @@ from .host.schema import schema
 from .host.validation import validated
 from .inpaint import DILATION, inpainter_input
 from .masks import saliency_input
-from .types import CATEGORY, Fusers
+from .types import CATEGORY, IN_DEPTH, OF_STYLE, Fusers
 
 
 class Compose(io.ComfyNode):
@@ -34,13 +34,23 @@ class Compose(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="CnC_Compose",
-            display_name="Compose and Conquer",
+            display_name="Compose and Conquer (depth, layers, style)",
             category=CATEGORY,
             description="The whole method in one node: finds the object in the foreground picture, takes depth maps "
-            "of object and background, and gives each layer the look of its exemplar. It expands into the pack's "
-            "other nodes, which ComfyUI caches one by one: turning a "
+            "of what is in front and what is behind it (occlusion), and gives each layer the look of its exemplar "
+            "(regional style transfer). It expands into the pack's other nodes, which ComfyUI caches one by one: "
+            "turning a "
             "\N{GREEK SMALL LETTER LAMDA} runs the sampler again and nothing before it.",
-            search_aliases=["cnc", "compose in depth", "foreground background", "two layers", "depth composition"],
+            search_aliases=[
+                "cnc",
+                "compose in depth",
+                "foreground background",
+                "two layers",
+                "depth composition",
+                "regional prompt",
+                *IN_DEPTH,
+                *OF_STYLE,
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="Any Stable Diffusion 1.5 model; LoRAs and other patches stay."),
                 io.Conditioning.Input("positive", tooltip="The positive prompt."),

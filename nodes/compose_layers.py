@@ -28,7 +28,7 @@ from .host.schema import schema
 from .host.validation import validated
 from .masks import saliency_input
 from .stack import stack_outputs
-from .types import CATEGORY, Fusers, Layers
+from .types import CATEGORY, IN_DEPTH, OF_STYLE, Fusers, Layers
 
 _CONNECTED = ("picture", "mask", "depth", "exemplar", "text", "curve")
 
@@ -42,10 +42,19 @@ class ComposeLayers(io.ComfyNode):
             node_id="CnC_ComposeLayers",
             display_name="Compose Layers (Compose and Conquer)",
             category=CATEGORY,
-            description="Any number of things one in front of the other, each with its own words, look and place in "
-            "depth. It expands into the pack's other nodes, which ComfyUI caches one by one: changing one layer "
-            "computes that layer alone anew.",
-            search_aliases=["layers", "regional prompt", "depth composition", "multiple objects", "z order", "collage"],
+            description="Any number of things one in front of the other, each with its own words (regional prompts), "
+            "look (style transfer) and place in depth: what is behind is hidden (occlusion). It expands into the "
+            "pack's other nodes, which ComfyUI caches one by one: changing one layer computes that layer alone anew.",
+            search_aliases=[
+                "layers",
+                "regional prompt",
+                "depth composition",
+                "multiple objects",
+                "z order",
+                "collage",
+                *IN_DEPTH,
+                *OF_STYLE,
+            ],
             inputs=[
                 io.Model.Input(
                     "model",

@@ -18,7 +18,7 @@ from .host.pictures import masks, picture
 from .host.previews import preview
 from .host.schema import ADVANCED, schema
 from .host.validation import validated
-from .types import CATEGORY, Curve, Fusers, Tokens
+from .types import CATEGORY, IN_DEPTH, OF_STYLE, Curve, Fusers, Tokens
 
 ABSENT = ("automatic", "left out", "zero embedding")
 APPLY_TO = ("both", "positive")
@@ -77,12 +77,12 @@ class ApplyLocalFuser(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="CnC_ApplyLocalFuser",
-            display_name="Apply Local Fuser (Compose and Conquer)",
+            display_name="Apply Local Fuser (Compose and Conquer, depth)",
             category=CATEGORY,
             description="Places things in depth: two depth maps, one of the foreground object and one of the "
             "background behind it, steer the picture without ever being fused into one. Works beside "
             "ControlNets, before or after them.",
-            search_aliases=["compose and conquer", "cnc depth", "two depth maps", "depth control", "layers"],
+            search_aliases=["compose and conquer", "cnc depth", "two depth maps", "depth control", "layers", *IN_DEPTH],
             inputs=[
                 io.Conditioning.Input("positive", tooltip="The positive prompt."),
                 io.Conditioning.Input(
@@ -178,11 +178,11 @@ class ApplyGlobalFuser(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="CnC_ApplyGlobalFuser",
-            display_name="Apply Global Fuser (Compose and Conquer)",
+            display_name="Apply Global Fuser (Compose and Conquer, style)",
             category=CATEGORY,
             description="Turns exemplar images, one for the foreground and one for the background, into tokens that "
-            "Soft Guidance lets each layer attend to.",
-            search_aliases=["compose and conquer", "cnc style", "exemplar", "image prompt", "style tokens"],
+            "Soft Guidance lets each layer attend to: style transfer, as an IP adapter does it, for each by itself.",
+            search_aliases=["compose and conquer", "cnc style", "exemplar", "image prompt", "style tokens", *OF_STYLE],
             inputs=[
                 Fusers.Input("fusers", tooltip="From Load Fusers; the file must hold a global fuser."),
                 io.Combo.Input(
@@ -223,11 +223,11 @@ class ApplySoftGuidance(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="CnC_SoftGuidance",
-            display_name="Soft Guidance (Compose and Conquer)",
+            display_name="Soft Guidance (Compose and Conquer, regional style)",
             category=CATEGORY,
             description="Lets the masked foreground attend to the foreground's exemplar and the rest to the "
             "background's, each as strongly as its \N{GREEK SMALL LETTER LAMDA} says. Several of these may be chained.",
-            search_aliases=["compose and conquer", "cnc", "lambda", "regional style", "attention mask"],
+            search_aliases=["compose and conquer", "cnc", "lambda", "regional style", "attention mask", *OF_STYLE],
             inputs=[
                 io.Model.Input("model", tooltip="Any Stable Diffusion 1.5 model; LoRAs and other patches stay."),
                 io.Mask.Input("mask", tooltip="White where the foreground is. Any size; fitted to the picture."),

@@ -12,7 +12,7 @@ from .host.layers import MOST_LAYERS, Layer, title
 from .host.schema import schema
 from .host.validation import validated
 from .place import turn_inputs
-from .types import CATEGORY, Curve, Layers
+from .types import CATEGORY, IN_DEPTH, Curve, Layers
 
 
 def move_inputs(least_scale: float = 0.01, most_scale: float = 20.0) -> list[io.Input]:
@@ -54,7 +54,7 @@ class LayerNode(io.ComfyNode):
             description="One thing in the picture: where it is, how near, and what it looks like, by a picture, an "
             "exemplar or words of its own. Chain one Layer for each thing, from the backdrop to the nearest, and give "
             "the last to Compose Layers.",
-            search_aliases=["cnc layer", "regional prompt", "object", "depth layer", "region", "plane"],
+            search_aliases=["cnc layer", "regional prompt", "object", "depth layer", "region", "plane", *IN_DEPTH],
             inputs=[
                 io.String.Input("name", default="", tooltip="What you call it; errors call it so too."),
                 io.Boolean.Input("visible", default=True, tooltip="A layer that is off is as if it were not there."),

@@ -10,3 +10,7 @@ Document = io.Custom("LAYERS")  # the host's own; named here because older hosts
 MaskList = io.Custom("CNC_MASKS")
 
 CATEGORY = "Compose and Conquer"
+
+IN_DEPTH = ("in front", "behind", "occlusion")
+OF_STYLE = ("style transfer", "IP adapter", "ipadapter")
+"""Words that people look for a node by, for its search aliases."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 FOLDER = ROOT / "docs" / "tutorial"
 TEMPLATE = "01 Quick start with CnC-Mini"
 PACK = "compose-and-conquer"
+TITLE = "Compose and Conquer (depth, layers, style)"
+"""What the node is called on the canvas."""
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Notification.ShowVersionUpdates": False,
@@ -159,15 +161,15 @@ def take(tour: Tour) -> None:
     tour.command("Comfy.Canvas.FitView")
     tour.keep("graph")
     tour.run()
-    tour.keep("result", tour.clip("Compose and Conquer", "KSampler", "VAE Decode", "Result"))
-    tour.clip("Compose and Conquer", "Result")
+    tour.keep("result", tour.clip(TITLE, "KSampler", "VAE Decode", "Result"))
+    tour.clip(TITLE, "Result")
     tour.drag_pad(0.5, 0.05)
     tour.run()
-    tour.keep("pad", tour.clip("Compose and Conquer", "Result"))
+    tour.keep("pad", tour.clip(TITLE, "Result"))
     page.evaluate("app.canvas.selectItems(app.graph.nodes.filter(node => node.comfyClass === 'CnC_Compose'))")
     tour.command("ComposeAndConquer.SwapLayers")
     tour.run()
-    tour.keep("swapped", tour.clip("Compose and Conquer", "Result"))
+    tour.keep("swapped", tour.clip(TITLE, "Result"))
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,17 @@ def schema(nodes: dict[str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def said(server: Server) -> str:
+    """A server's log without colours and levels, which newer hosts write, and without its own folder's name."""
+    without_colours = re.sub(r"\x1b\[\d+m", "", server.log())
+    return re.sub(r"^\[[A-Z]+\] ", "", without_colours, flags=re.MULTILINE).replace(str(server.base), "")
+
+
 def test_the_pack_is_imported_without_a_word(comfy: Path, server: Server) -> None:
     """Until the host lists its packs, it says nothing that it would not say without ours."""
     with Server(comfy, pack=None) as plain:
-        own_words = set(plain.log().splitlines())
-    before, found, after = server.log().partition("Import times for custom nodes:\n")
+        own_words = set(said(plain).splitlines())
+    before, found, after = said(server).partition("Import times for custom nodes:\n")
     assert found and [line for line in before.splitlines() if line and line not in own_words] == []
     assert "IMPORT FAILED" not in after.splitlines()[0]
 
@@ -76,6 +83,34 @@ def test_every_part_is_explained(nodes: dict[str, dict[str, Any]]) -> None:
         pairs = zip(info["output_name"], tooltips, strict=True)
         unexplained += [f"{node_id}: output {name}" for name, tooltip in pairs if not tooltip]
     assert unexplained == []
+
+
+LOOKED_FOR = {
+    "depth": {"CnC_Compose", "CnC_ComposeLayers", "CnC_ApplyLocalFuser", "CnC_DepthMap"},
+    "in front": {"CnC_Compose", "CnC_ComposeLayers"},
+    "behind": {"CnC_Compose", "CnC_ComposeLayers", "CnC_ApplyLocalFuser"},
+    "occlusion": {"CnC_Compose", "CnC_ComposeLayers"},
+    "layer": {"CnC_Compose", "CnC_ComposeLayers", "CnC_Layer"},
+    "regional": {"CnC_Compose", "CnC_ComposeLayers", "CnC_SoftGuidance"},
+    "style transfer": {"CnC_Compose", "CnC_ComposeLayers", "CnC_ApplyGlobalFuser"},
+    "ip adapter": {"CnC_ApplyGlobalFuser"},
+}
+
+
+@pytest.mark.parametrize("words", LOOKED_FOR)
+def test_nodes_are_found_by_what_people_type(nodes: dict[str, dict[str, Any]], words: str) -> None:
+    """By aliases; on hosts without them by name and description."""
+    missed = []
+    for node_id in sorted(LOOKED_FOR[words]):
+        info = nodes[node_id]
+        searched = [info["display_name"], *info.get("search_aliases", [info["description"]])]
+        missed += [node_id] if words not in " / ".join(searched).lower() else []
+    assert missed == []
+
+
+def test_older_front_ends_search_names_alone(nodes: dict[str, dict[str, Any]]) -> None:
+    found = {node_id for node_id, info in nodes.items() if "depth" in info["display_name"].lower()}
+    assert found >= {"CnC_Compose", "CnC_ApplyLocalFuser", "CnC_DepthMap"}
 
 
 @pytest.mark.parametrize("node_id", ["CnC_SoftGuidance", "CnC_Compose"])
