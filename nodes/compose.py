@@ -18,6 +18,7 @@ from .host.expansion import (
     marked_words,
     not_of_lists,
     ready_layer,
+    salient_mask_parts,
 )
 from .host.pictures import optional_mask, picture
 from .host.schema import schema
@@ -114,21 +115,14 @@ class Compose(io.ComfyNode):
         linked = links(cls)
         graph = GraphBuilder()
         if optional_mask(mask, picture(foreground, "foreground")) is None:
-            salient = graph.node(
-                "CnC_SalientMask",
-                image=linked["foreground"],
-                estimator=linked["saliency"],
-                threshold=0.5,
-                grow=0,
-                feather=0,
-            )
-            mask_link = salient.out(0)
+            mask_link = salient_mask_parts(graph, linked["foreground"], linked["saliency"], parts=("salience", "mask"))
         else:
             mask_link = linked["mask"]
         background = linked.get("background")
         if background is None:
             inpainted = graph.node(
                 "CnC_InpaintBackground",
+                "background",
                 image=linked["foreground"],
                 mask=mask_link,
                 inpainter=linked["inpainter"],
@@ -136,10 +130,10 @@ class Compose(io.ComfyNode):
             )
             background = inpainted.out(0)
 
-        fg_depth = depth_part(graph, linked["foreground"], linked["depth"], mask_link)
-        bg_depth = depth_part(graph, background, linked["depth"])
+        fg_depth = depth_part(graph, linked["foreground"], linked["depth"], mask_link, "fg_depth")
+        bg_depth = depth_part(graph, background, linked["depth"], part="bg_depth")
         styles = {
-            name: exemplar_part(graph, linked[name], linked["clip_vision"])
+            name: exemplar_part(graph, linked[name], linked["clip_vision"], name)
             for name in ("fg_style", "bg_style")
             if linked.get(name) is not None
         }
@@ -160,9 +154,10 @@ def _without_words(
     graph: GraphBuilder, linked: dict[str, Any], styles: dict[str, Any], mask_link: Any, depths: dict[str, Any]
 ) -> list[Any]:
     """Return model, positive and negative with one text for both layers."""
-    tokens = graph.node("CnC_ApplyGlobalFuser", fusers=linked["fusers"], absent=ABSENT[0], **styles)
+    tokens = graph.node("CnC_ApplyGlobalFuser", "tokens", fusers=linked["fusers"], absent=ABSENT[0], **styles)
     model = graph.node(
         "CnC_SoftGuidance",
+        "guidance",
         model=linked["model"],
         tokens=tokens.out(0),
         mask=mask_link,
@@ -176,6 +171,7 @@ def _without_words(
     )
     steered = graph.node(
         "CnC_ApplyLocalFuser",
+        "local",
         positive=linked["positive"],
         negative=linked["negative"],
         fusers=linked["fusers"],
@@ -212,7 +208,7 @@ def _with_words(
             **{"lambda": linked[f"lambda_{layer}"]},
         )
     given = {name: linked[name] for name in ("model", "positive", "negative", "strength", "fusers")}
-    applied = graph.node("CnC_ApplyLayers", layers=chain, **given)
+    applied = graph.node("CnC_ApplyLayers", "apply", layers=chain, **given)
     return [applied.out(index) for index in range(3)]
 
 

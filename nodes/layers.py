@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..cnc_core.perception import inpaint
 from ..cnc_core.triplet import make_triplet
-from .host.expansion import COMPOUND, GraphBuilder, links, not_of_lists
+from .host.expansion import COMPOUND, GraphBuilder, links, not_of_lists, salient_mask_parts
 from .host.perception import each
 from .host.perception import inpainter as hosted_inpainter
 from .host.pictures import optional_mask, pair, picture
@@ -27,9 +27,9 @@ _UNUSED = {"saliency": "mini", "threshold": 0.5}
 class SplitLayers(io.ComfyNode):
     """Foreground, background and mask of one picture.
 
-    Without a mask it expands into Salient Mask and itself with that mask. With one it makes the triplet; saliency
-    and threshold mean nothing then, and where they are not at `_UNUSED` it expands into itself with these, so that
-    the host finds the triplet again when only they have changed.
+    Without a mask it expands into Salience Map, Refine Mask and itself with that mask. With one it makes the triplet;
+    saliency and threshold mean nothing then, and where they are not at `_UNUSED` it expands into itself with these, so
+    that the host finds the triplet again when only they have changed.
     """
 
     @classmethod
@@ -88,17 +88,12 @@ class SplitLayers(io.ComfyNode):
             graph = GraphBuilder()
             mask_link = linked.get("mask")
             if mask is None:
-                salient = graph.node(
-                    "CnC_SalientMask",
-                    image=linked["image"],
-                    estimator=saliency,
-                    threshold=threshold,
-                    grow=0,
-                    feather=0,
+                mask_link = salient_mask_parts(
+                    graph, linked["image"], saliency, threshold=threshold, parts=("salience", "mask")
                 )
-                mask_link = salient.out(0)
             split = graph.node(
                 "CnC_SplitLayers",
+                "split",
                 image=linked["image"],
                 inpainter=inpainter,
                 dilation=dilation,
