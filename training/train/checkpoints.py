@@ -56,14 +56,17 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder / "checkpoints", keep
         self.best = folder / "best.safetensors"
-        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def weights(self, step: int) -> Path:
+        """Where the weights of a step are."""
+        return self.folder / f"step_{step:08d}.safetensors"
 
     def all(self) -> list[Saved]:
         """All whole checkpoints, oldest first."""
         found = []
-        for path in self.folder.iterdir():
+        for path in self.folder.glob("step_*"):
             if match := _STATE.fullmatch(path.name):
-                weights = path.with_name(f"step_{match[1]}.safetensors")
+                weights = self.weights(int(match[1]))
                 if weights.exists():
                     found.append(Saved(int(match[1]), weights, path))
         return sorted(found, key=lambda saved: saved.step)
@@ -73,11 +76,10 @@ class Checkpoints:
         return max(self.all(), key=lambda saved: saved.step, default=None)
 
     def clean(self) -> None:
-        """Remove what a killed run left unfinished."""
-        whole = {path for saved in self.all() for path in (saved.weights, saved.state)}
-        for path in self.folder.iterdir():
-            if path not in whole:
-                path.unlink()
+        """Make the folder, and remove what a killed run was writing there; all else stays."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.glob("step_*.new"):
+            path.unlink()
 
     def save(
         self,
@@ -90,7 +92,7 @@ class Checkpoints:
         is_best: bool,
     ) -> Saved:
         """Write a checkpoint whole or not at all, and then remove the oldest. Raises OSError where the disk is full."""
-        weights = self.folder / f"step_{step:08d}.safetensors"
+        weights = self.weights(step)
         state = weights.with_suffix(".state.safetensors")
         with replacing(weights) as path:
             save_fusers(path, fusers, metadata)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from ..config import add_arguments as add_config
 from ..config import from_arguments
 from .config import TrainConfig
-from .loop import end_processes, train_stage
+from .loop import TrainingInterrupted, train_stage
 from .plan import plan
+from .processes import end_processes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,5 +30,14 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.plan:
         print("\n".join(plan(config, steps=arguments.plan_steps).lines()), flush=True)
     else:
-        train_stage(config)
-        end_processes()
+        code = 0
+        try:
+            train_stage(config)
+        except TrainingInterrupted as interrupted:
+            from accelerate import PartialState
+
+            if PartialState().is_main_process:
+                print(f"train: {interrupted}", file=sys.stderr, flush=True)
+            code = 128 + interrupted.signal  # as a shell says of a command that a signal has ended
+        end_processes(code)
+        sys.exit(code)

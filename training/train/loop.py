@@ -10,8 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import sys
+import signal
 import zlib
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -23,34 +22,37 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnc_core import Fusers, read_checkpoint
-from cnc_core.checkpoints import GLOBAL, LOCAL
+from cnc_core import Fusers
 
-from ..config import ConfigError, load_config, save_config
+from ..config import ConfigError, save_config
 from ..diffusion import min_snr_weights, noised, target
 from ..files import only_run_in
 from ..prepared import PreparedSet
 from .average import Average
-from .checkpoints import Checkpoints, Saved, optimizer_tensors, restore_optimizer
+from .checkpoints import Checkpoints, optimizer_tensors, restore_optimizer
 from .config import TrainConfig
 from .grids import Grids
+from .interruption import StopRequest
 from .loader import Batch, Loader
 from .logs import RunLog
 from .order import Drawn, Order
+from .processes import check_alike, end_processes, from_main, make_accelerator
+from .resume import load_run, settings_of_all
 from .start import begin, text_states
 
-FREE = frozenset(
-    {
-        "data", "base", "out", "fusers", "text_encoder", "autoencoder", "verify", "epochs", "steps", "micro_batch",
-        "gradient_checkpointing", "compile", "tf32", "device", "threads", "save_every", "keep", "grid_every",
-        "grid_samples", "grid_steps", "grid_cfg", "tensorboard",
-    }
-)  # fmt: skip
-"""Fields that may differ where a run goes on: they change neither its batches nor its losses, but for rounding."""
+__all__ = ["Result", "Trainer", "TrainingInterrupted", "TrainingStopped", "end_processes", "train_stage"]
 
 
 class TrainingStopped(RuntimeError):
     """A run that cannot go on; the message names the last good checkpoint."""
+
+
+class TrainingInterrupted(TrainingStopped):
+    """A run that SIGTERM or Ctrl-C has ended after a step; the message says what was saved. signal: its number."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.signal = number
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def train_stage(config: TrainConfig) -> Result:
 
     In several processes (`accelerate launch`, `torchrun`) each calls this. Raises ConfigError, CheckpointError and
     PreparedError for what does not fit together, FolderInUse where another run works in that folder, OSError where
-    the disk is full, TrainingStopped where the loss is no number.
+    the disk is full, TrainingStopped where the loss is no number, TrainingInterrupted where SIGTERM or Ctrl-C came.
     """
     accelerator = make_accelerator(config)
     with only_run_in(config.out) if accelerator.is_main_process else nullcontext():
@@ -76,24 +78,6 @@ def train_stage(config: TrainConfig) -> Result:
             return Trainer(config, accelerator).run()
         finally:
             accelerator.free_memory()
-
-
-def end_processes() -> None:
-    """End each process of a run on several, with exit code 0, when all of them are done; the last thing that each does.
-
-    Each ends at once. Where Python takes its time over it, the communication threads of one may meet the closed
-    connections of another and abort the process. A run on one process goes on.
-    """
-    from accelerate import PartialState
-
-    state = PartialState()
-    if state.num_processes == 1:
-        return
-    state.wait_for_everyone()
-    state.destroy_process_group()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
 
 
 class Trainer:
@@ -133,42 +117,46 @@ class Trainer:
         self.model, self._stepper = self.accelerator.prepare(self.network, self.optimizer)
         self.average = Average(self.parameters, config.ema) if config.ema else None
         self.step, self.best_loss, self.last_loss = 0, math.inf, math.nan
+        self.saved: Path | None = None
 
     def run(self) -> Result:
         """Train to the end, keeping checkpoints, logs and grids; say how to load the result."""
         config, checkpoints = self.config, Checkpoints(self.config.out, self.config.keep)
         self.resume(checkpoints)
-        log = self._open_log(checkpoints)
+        log = self._open_log()
         grids = Grids(self) if config.grid_every else None
         if self.step == 0 and grids:
             grids.draw(log)
         turns = (self.own_turns(step) for step in range(self.step, self.total))
         batches = self.loader.ahead(micro for step_turns in turns for micro in step_turns)
         try:
-            while self.step < self.total:
-                facts = self.train_step([next(batches) for _ in range(self.share // self.micro)], checkpoints)
-                if log:
-                    log.step(self.step, facts)
-                if self.step % config.save_every == 0 or self.step == self.total:
-                    self.save(checkpoints, log)
-                if grids and (self.step % config.grid_every == 0 or self.step == self.total):
-                    grids.draw(log)
+            with StopRequest(self.accelerator) as stop:
+                while self.step < self.total:
+                    facts = self.train_step([next(batches) for _ in range(self.share // self.micro)])
+                    if log:
+                        log.step(self.step, facts)
+                    is_due = self.step % config.save_every == 0 or self.step == self.total
+                    if is_due:
+                        self.save(checkpoints, log)
+                    if self.step < self.total and (number := stop.agreed()):
+                        if not is_due:
+                            self.save(checkpoints, log, validate=False)
+                        raise self._interrupted(number)
+                    if grids and (self.step % config.grid_every == 0 or self.step == self.total):
+                        grids.draw(log)
         finally:
             batches.close()
             if log:
                 log.close()
-        self.accelerator.wait_for_everyone()
-        latest = checkpoints.latest()
+        latest, has_best = from_main(self.accelerator, lambda: (checkpoints.latest(), checkpoints.best.exists()))
         if latest is None:
             raise TrainingStopped(f"{config.out} has no checkpoint after its last step: has it been removed?")
-        result = Result(
-            self.step, latest.weights, checkpoints.best if checkpoints.best.exists() else None, self.last_loss
-        )
+        result = Result(self.step, latest.weights, checkpoints.best if has_best else None, self.last_loss)
         if self.is_main:
             print(_how_to_load(result), flush=True)
         return result
 
-    def train_step(self, batches: Sequence[Batch], checkpoints: Checkpoints | None = None) -> dict[str, float | int]:
+    def train_step(self, batches: Sequence[Batch]) -> dict[str, float | int]:
         """One optimisation step on this process's share of a batch, in micro-batches; returns what is logged."""
         rate = self._rate(self.step)
         for group in self.optimizer.param_groups:
@@ -180,7 +168,7 @@ class Trainer:
             facts["gradient_norm"] = float(norm)
         numbers = [loss] if self.accelerator.scaler else [loss, facts.get("gradient_norm", 0.0)]
         if not all(map(math.isfinite, numbers)):
-            raise self._stopped(f"step {self.step + 1} has {facts}", checkpoints)
+            raise self._stopped(f"step {self.step + 1} has {facts}")
         self._stepper.step()
         self._stepper.zero_grad(set_to_none=True)
         self.step += 1
@@ -231,18 +219,19 @@ class Trainer:
         """The network without DDP around it, in the run's precision."""
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=True)
 
-    def save(self, checkpoints: Checkpoints, log: RunLog | None) -> None:
-        """Validate, and keep what the run has reached."""
+    def save(self, checkpoints: Checkpoints, log: RunLog | None, *, validate: bool = True) -> None:
+        """Validate, and keep what the run has reached. validate: False keeps it as it is, since time is short."""
         with self.average.in_place() if self.average else nullcontext():
             is_best = False
-            if self.order.held_out:
+            if self.order.held_out and validate:
                 loss = self.validation_loss()
                 if not math.isfinite(loss):
-                    raise self._stopped(f"step {self.step} has validation loss {loss}", checkpoints)
+                    raise self._stopped(f"step {self.step} has validation loss {loss}")
                 is_best = loss < self.best_loss
                 self.best_loss = min(loss, self.best_loss)
                 if log:
                     log.validation(self.step, loss, is_best)
+            self.saved = checkpoints.weights(self.step)
             if not self.is_main:
                 return
             tensors, rest = optimizer_tensors(self.optimizer)
@@ -255,42 +244,29 @@ class Trainer:
             checkpoints.save(self.step, self._fusers(), self._metadata(), tensors, facts, is_best=is_best)
 
     def resume(self, checkpoints: Checkpoints) -> None:
-        """Take up the last checkpoint, if there is one. Raises ConfigError where the run began with another config."""
-        latest = checkpoints.latest()
-        resolved = self.config.out / "config.toml"
-        if latest and resolved.exists():
-            _check_same(load_config(TrainConfig, resolved), self.config)
-        self.accelerator.wait_for_everyone()
+        """Take up the main process's last checkpoint, if there is one.
+
+        Raises ConfigError where the run began otherwise, or where the processes are not told the same.
+        """
+        check_alike(self.accelerator, settings_of_all(self.config, self.facts, self.total))
+        state = load_run(self.accelerator, checkpoints, self.config, self.facts, len(self.order))
         if self.is_main:
             checkpoints.clean()
-            save_config(self.config, resolved)
-        if latest is None:
+            save_config(self.config, self.config.out / "config.toml")
+        if state is None:
             return
-        tensors, facts = latest.read_state()
-        if facts["data_content"] != self.facts["data_content"]:
-            raise ConfigError(
-                f"{self.config.out} was trained on other sets than {self.data.name}, or on those before one was "
-                f"prepared again; choose another out"
-            )
-        self._take(latest, tensors)
+        weights, tensors, facts = state.weights, state.tensors, state.metadata
+        if self.average:
+            self.average.load(weights)
+            weights = {name.removeprefix("weights."): t for name, t in tensors.items() if name.startswith("weights.")}
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(weights[name])
         restore_optimizer(self.optimizer, {**tensors, **facts["optimizer"]})
         if self.accelerator.scaler and "scaler" in facts:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
         self.step, self.best_loss, self.last_loss = facts["step"], facts["best_loss"], facts["loss"]
-
-    def _take(self, latest: Saved, tensors: dict[str, Tensor]) -> None:
-        """Put a checkpoint's weights, and the average, where they belong."""
-        prefixes = {LOCAL: "local_fuser.", GLOBAL: "global_fuser."}
-        state, _, _ = read_checkpoint(latest.weights)
-        kept = {
-            own + n.removeprefix(key): t for key, own in prefixes.items() for n, t in state.items() if n.startswith(key)
-        }
-        if self.average:
-            self.average.load(kept)
-            kept = {name.removeprefix("weights."): t for name, t in tensors.items() if name.startswith("weights.")}
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(kept[name])
+        self.saved = state.path
 
     def own_turns(self, step: int) -> list[Sequence[Drawn]]:
         """This process's micro-batches of a step: its part of the one global batch."""
@@ -298,13 +274,18 @@ class Trainer:
         turns = self.order.turns(step * self.config.batch + first, self.share)
         return [turns[start : start + self.micro] for start in range(0, self.share, self.micro)]
 
-    @staticmethod
-    def _stopped(what: str, checkpoints: Checkpoints | None) -> TrainingStopped:
-        latest = checkpoints.latest() if checkpoints else None
-        kept = f"the last good checkpoint is {latest.weights}" if latest else "there is no checkpoint yet"
+    def _stopped(self, what: str) -> TrainingStopped:
+        kept = f"the last good checkpoint is {self.saved}" if self.saved else "there is no checkpoint yet"
         return TrainingStopped(
             f"{what}: stopped, since it is no number; {kept}. Lower learning_rate, clip the gradient, or train in "
             f"another precision, in another out"
+        )
+
+    def _interrupted(self, number: int) -> TrainingInterrupted:
+        return TrainingInterrupted(
+            f"{signal.Signals(number).name}: stopped after step {self.step} of {self.total}, saved as {self.saved}. "
+            f"Start the same command again, and it goes on from there",
+            number,
         )
 
     def _rate(self, step: int) -> float:
@@ -327,7 +308,7 @@ class Trainer:
         told = json.dumps({field: str(value) for field, value in vars(self.config).items() if value is not None})
         return {**self.facts, **counts, "averaged": str(self.config.ema), "training": told}
 
-    def _open_log(self, checkpoints: Checkpoints) -> RunLog | None:
+    def _open_log(self) -> RunLog | None:
         if not self.is_main:
             return None
         config = self.config
@@ -336,32 +317,12 @@ class Trainer:
         log.say(
             f"{config.stage}: {count / 1e6:.1f} M parameters train, {len(self.order)} samples an epoch, "
             f"step {self.step} of {self.total}, {config.batch} samples each, on {self.accelerator.num_processes} x "
-            f"{self.device.type}" + (f", going on from {latest.weights}" if (latest := checkpoints.latest()) else "")
+            f"{self.device.type}" + (f", going on from {self.saved}" if self.saved else "")
         )
         return log
 
 
 _DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def make_accelerator(config: TrainConfig) -> Any:
-    """What spreads a run over its processes. Raises ConfigError without accelerate, and for fp16 on a CPU."""
-    try:
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState
-        from accelerate.utils import DistributedDataParallelKwargs
-    except ImportError as error:
-        raise ConfigError(
-            "training needs accelerate: `pip install accelerate`, or this package's extra `training`"
-        ) from error
-    AcceleratorState._reset_state()  # a notebook may train a second stage, in another precision
-    kwargs = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    accelerator = Accelerator(
-        mixed_precision=config.mixed_precision, cpu=config.device == "cpu", kwargs_handlers=[kwargs]
-    )
-    if config.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise ConfigError("fp16 needs a GPU, and training would run on a CPU: give --mixed-precision bf16, or no")
-    return accelerator
 
 
 def _optimizer(config: TrainConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -374,19 +335,6 @@ def _optimizer(config: TrainConfig, parameters: list[nn.Parameter]) -> torch.opt
             "8-bit AdamW needs bitsandbytes: `pip install bitsandbytes`, or this package's extra `eight-bit`"
         ) from error
     return AdamW8bit(parameters, config.learning_rate, weight_decay=config.weight_decay)
-
-
-def _check_same(before: TrainConfig, now: TrainConfig) -> None:
-    changed = [
-        f"{name} was {value!r} and is {getattr(now, name)!r}"
-        for name, value in vars(before).items()
-        if name not in FREE and value != getattr(now, name)
-    ]
-    if changed:
-        raise ConfigError(
-            f"{now.out} holds a run that began otherwise: {'; '.join(changed)}. Go on with its own config, or choose "
-            f"another out"
-        )
 
 
 def _how_to_load(result: Result) -> str:

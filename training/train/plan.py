@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from .config import TrainConfig
-from .loop import Trainer, make_accelerator
+from .loop import Trainer
+from .processes import make_accelerator
 
 GIB = 2**30
 

@@ -43,9 +43,12 @@ def begin(config: TrainConfig, data: PreparedSet, *, dtype: torch.dtype = torch.
             f"--condition {data.manifest.condition}, or prepare a set of {config.condition}"
         )
     _check_sizes(data, base.config)
+    text_encoder = _text_encoder(config, data)
     if config.prediction and base.prediction and config.prediction != base.prediction:
         raise ConfigError(f"{config.base} predicts {base.prediction} by its own header, not {config.prediction}")
     local_fuser, global_fuser, origins = _fusers(config, base)
+    from ..prepare.encoders import encoder_path, model_facts
+
     network = StageNetwork(
         base.unet(dtype),
         local_fuser,
@@ -63,6 +66,7 @@ def begin(config: TrainConfig, data: PreparedSet, *, dtype: torch.dtype = torch.
         "guidance_mode": config.guidance_mode,
         "base": config.base.name,
         "base_sha256": file_hash(config.base),
+        "text_encoder_sha256": model_facts(text_encoder, encoder_path(text_encoder, "text_encoder"))["sha256"],
         "data_content": data.content,
         "started_from": origins,
     }
@@ -78,14 +82,20 @@ def text_states(
     """
     from ..prepare.encoders import CaptionEncoder
 
-    name = config.text_encoder or data.manifest.models.get("text_encoder", {}).get("name")
-    if name is None:
-        raise PreparedError(f"{data.name} does not say which text encoder prepared it: give --text-encoder")
+    name = _text_encoder(config, data)
     encoder = CaptionEncoder(name, str(device), torch.float32)
     empty = encoder([""])[0]
     if empty.shape[1] != context_dim:
         raise PreparedError(f"the text encoder {name} has {empty.shape[1]} channels, the base takes {context_dim}")
     return empty, encoder
+
+
+def _text_encoder(config: TrainConfig, data: PreparedSet) -> str:
+    """The text encoder's name. Raises PreparedError where neither the config nor the set has one."""
+    name = config.text_encoder or data.manifest.models.get("text_encoder", {}).get("name")
+    if name is None:
+        raise PreparedError(f"{data.name} does not say which text encoder prepared it: give --text-encoder")
+    return name
 
 
 def _fusers(config: TrainConfig, base: Base) -> tuple[LocalFuser | None, GlobalFuser | None, str]:
