@@ -42,7 +42,7 @@ class PrepareConfig:
 
     size: int = option("pixels on each side, a multiple of 64", default=512)
     crop: Literal["centre", "random"] = option("which square of a picture", default="centre")
-    min_side: int = option("leave out pictures with a shorter side", default=0)
+    min_side: int | None = option("leave out pictures with a shorter side; by default half of size", default=None)
 
     mask: str = option("a salience estimator by name, or 'given'", default=GIVEN)
     mask_threshold: float = option("salience above this is the object", default=0.5)
@@ -101,6 +101,11 @@ class PrepareConfig:
         if self.condition == "canny" and self.source_depth:
             raise ValueError("source_depth is for the condition depth")
 
+    @property
+    def smallest_side(self) -> int:
+        """The shorter side that a picture needs: one enlarged more than twice would teach its blur."""
+        return self.size // 2 if self.min_side is None else self.min_side
+
     def facts(self) -> dict[str, Any]:
         """The fields that the samples depend on, as the manifest keeps them."""
         names: tuple[str, ...] = (
@@ -109,7 +114,7 @@ class PrepareConfig:
         )  # fmt: skip
         if is_diffusion(self.inpainter):
             names += ("inpaint_prompt", "inpaint_negative", "inpaint_steps", "inpaint_cfg")
-        return {name: getattr(self, name) for name in names}
+        return {**{name: getattr(self, name) for name in names}, "min_side": self.smallest_side}
 
 
 def open_source(config: PrepareConfig) -> Source:

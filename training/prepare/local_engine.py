@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from itertools import islice
 
 from ..prepared import Sample, Skip
+from .batches import Draft, Work
 from .config import PrepareConfig
 from .sources import Source
-from .stages import STAGES, Draft, Load, Pack, Work
+from .stages import STAGES, Load, Pack
 
 _AHEAD = 2
 """Batches that are read while another is in the networks."""
@@ -24,7 +24,7 @@ def run_here(config: PrepareConfig, source: Source, works: Iterable[Work]) -> It
     with ThreadPoolExecutor(config.workers, thread_name_prefix="prepare") as pool:
         waiting = iter(works)
         loading: deque[tuple[Work, list[Future[Draft | Skip]]]] = deque()
-        packing: deque[tuple[Work, list[Future[Sample]]]] = deque()
+        packing: deque[tuple[Work, list[Future[Sample | Skip]]]] = deque()
 
         def begin(count: int) -> None:
             for work in islice(waiting, count):
@@ -32,7 +32,7 @@ def run_here(config: PrepareConfig, source: Source, works: Iterable[Work]) -> It
 
         def packed() -> Work:
             work, samples = packing.popleft()
-            return replace(work, drafts=(), samples=tuple(sample.result() for sample in samples))
+            return pack.gathered(work, [sample.result() for sample in samples])
 
         try:
             begin(_AHEAD)

@@ -91,7 +91,7 @@ def _opened(content: Layer, what: str) -> Image.Image:
         raise BrokenItem(f"{what} unreadable", f"no picture format: {content[:16]!r}, {len(content)} bytes") from None
     except Image.DecompressionBombError as error:
         raise BrokenItem(f"{what} too large", str(error)) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise
+    except Exception as error:  # Pillow's decoders raise whatever their parsing meets: TypeError, struct.error, ...
         reason = "truncated" if "truncated" in str(error).lower() else "unreadable"
         raise BrokenItem(f"{what} {reason}", f"{type(error).__name__}: {error}") from error
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from .batches import Work
 from .config import PrepareConfig
 from .sources import Source, SourceError
-from .stages import STAGES, Load, Stage, Work
+from .stages import STAGES, Load, Stage
 
 
 def run_on_ray(config: PrepareConfig, source: Source, works: Iterable[Work]) -> Iterator[Work]:

@@ -17,13 +17,15 @@ from training.config import save_config
 
 from ..files import only_run_in
 from ..prepared import ArraySpec, Manifest, SetWriter, Skip, array_specs
+from .batches import Work
 from .config import GIVEN, NO_TEXT, PrepareConfig, open_source
 from .diffusion_inpaint import is_diffusion
 from .encoders import caption_dim, encoder_path, model_facts, picture_dim
 from .local_engine import run_here
 from .ray_engine import run_on_ray
 from .sources import Source, SourceError
-from .stages import NOT_BROKEN, Work
+from .sources.base import printable
+from .stages import NOT_BROKEN
 
 ENGINES: dict[str, Callable[[PrepareConfig, Source, Iterable[Work]], Iterator[Work]]] = {
     "local": run_here,
@@ -48,8 +50,8 @@ def prepare(config: PrepareConfig, *, say: Callable[[str], None] = print) -> Man
         ids = sorted(source.ids())[: config.limit]
         if not ids or len(set(ids)) < len(ids):
             raise SourceError(f"the source has {len(ids)} items, {len(set(ids))} of them different")
-        if odd := [item for item in ids if not _is_text(item)]:
-            raise SourceError(f"the name of {odd[0]!r} is no UTF-8: rename it")
+        for note in source.notes():
+            say(note)
         writer = SetWriter(config.out, _plan(config, source, ids))
         save_config(config, config.out / "config.toml")
         missing = writer.missing()
@@ -60,15 +62,6 @@ def prepare(config: PrepareConfig, *, say: Callable[[str], None] = print) -> Man
     counts = ", ".join(f"{count} {reason}" for reason, count in manifest.skipped.items()) or "none"
     say(f"{manifest.samples} samples in {config.out}; left out: {counts}")
     return manifest
-
-
-def _is_text(item: str) -> bool:
-    """Whether a name can be written: one whose bytes are no UTF-8 comes from the disk, or a tar, with surrogates."""
-    try:
-        item.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _fill(
@@ -123,7 +116,7 @@ def _check_broken(skipped: list[Skip], limit: int) -> None:
 
 def _plan(config: PrepareConfig, source: Source, ids: list[str]) -> Manifest:
     """The manifest before the first shard."""
-    digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join(map(printable, ids)).encode()).hexdigest()
     latent = (config.size // 8, config.size // 8)
     return Manifest(
         image_size=(config.size, config.size),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import cv2
@@ -24,58 +24,19 @@ from cnc_core.perception.estimator import Inpainter, MapEstimator
 from cnc_core.triplet import Triplet, cut_out, make_triplet
 
 from ..prepared import DEPTH_MAX, MASK_MAX, Sample, Skip
+from .batches import Draft, Work
 from .config import GIVEN, NO_TEXT, PrepareConfig, open_source
 from .diffusion_inpaint import DiffusionInpainter, is_diffusion, load_diffusion_inpainter
 from .encoders import CaptionEncoder, LatentEncoder, PictureEncoder
 from .pictures import check_aspect, choose_square, decode, decode_plane, encode_png
 from .sources import BrokenItem, Source
+from .sources.base import printable
 
 NOT_BROKEN = ("no object", "no background left", "too small")
 """Reasons for leaving a picture out that say nothing against the source."""
 _CANNY = (100, 200)
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _PLANES = ("mask", "fg_depth", "bg_depth", "source_depth")
-
-
-@dataclass(frozen=True, eq=False)
-class Draft:
-    """A sample in the making: pictures (H, W, 3) and planes (H, W), and what networks have made of them, by name."""
-
-    id: str
-    captions: tuple[str, ...]
-    arrays: dict[str, np.ndarray]
-
-    def having(self, **arrays: np.ndarray) -> Draft:
-        """The draft with more arrays."""
-        return replace(self, arrays={**self.arrays, **arrays})
-
-
-@dataclass(frozen=True, eq=False)
-class Work:
-    """Some items of one shard that go through the networks together."""
-
-    shard: int
-    ids: tuple[str, ...]
-    drafts: tuple[Draft, ...] = ()
-    samples: tuple[Sample, ...] = ()
-    skipped: tuple[Skip, ...] = field(default=())
-
-    def stacked(self, name: str) -> Tensor:
-        """An array of all drafts, with a batch axis; pictures and masks as floats in [0, 1]."""
-        values = torch.from_numpy(np.stack([draft.arrays[name] for draft in self.drafts]))
-        return values.float() / 255 if values.dtype == torch.uint8 else values
-
-    def having(self, **arrays: Tensor) -> Work:
-        """The work with more arrays, a row for each draft."""
-        numpy = {name: value.numpy() for name, value in arrays.items()}
-        rows = ({name: value[row] for name, value in numpy.items()} for row in range(len(self.drafts)))
-        return replace(self, drafts=tuple(d.having(**row) for d, row in zip(self.drafts, rows, strict=True)))
-
-    def keeping(self, keep: Sequence[bool], reason: str) -> Work:
-        """The work without the drafts that are not kept."""
-        kept = tuple(draft for draft, good in zip(self.drafts, keep, strict=True) if good)
-        gone = tuple(Skip(draft.id, reason) for draft, good in zip(self.drafts, keep, strict=True) if not good)
-        return replace(self, drafts=kept, skipped=self.skipped + gone)
 
 
 class Stage(ABC):
@@ -123,16 +84,20 @@ class Load(Stage):
         return replace(work, drafts=drafts, skipped=tuple(one for one in found if isinstance(one, Skip)))
 
     def one(self, item: str) -> Draft | Skip:
-        """One item, or why it is left out."""
+        """One item, or why it is left out: whatever it does, the others are not to suffer."""
+        if (name := printable(item)) != item:
+            return Skip(name, "name unreadable", "its bytes are no UTF-8: rename it")
         try:
             return self._drafted(item)
         except BrokenItem as error:
-            return Skip(item, error.reason, error.detail[:500])
+            return Skip(item, error.reason, printable(error.detail[:500]))
+        except Exception as error:
+            return Skip(item, "unreadable", printable(f"{type(error).__name__}: {error}"[:500]))
 
     def _drafted(self, item: str) -> Draft:
         raw, size = self.source.read(item), self.config.size
         picture = decode(raw.picture)
-        if min(picture.size) < self.config.min_side:
+        if min(picture.size) < self.config.smallest_side:
             raise BrokenItem("too small", f"{picture.width} x {picture.height}")
         square = choose_square(picture, size, _rng(self.config, item) if self.config.crop == "random" else None)
         arrays = {"source": square.fit(picture, Image.Resampling.BICUBIC)}
@@ -289,10 +254,17 @@ class Pack(Stage):
     networks = False
 
     def done(self, work: Work) -> Work:
-        return replace(work, drafts=(), samples=tuple(self.one(draft) for draft in work.drafts))
+        return self.gathered(work, [self.one(draft) for draft in work.drafts])
 
-    def one(self, draft: Draft) -> Sample:
-        """One draft as it is stored."""
+    @staticmethod
+    def gathered(work: Work, packed: Sequence[Sample | Skip]) -> Work:
+        """The work with what `one` gave for each of its drafts."""
+        samples = tuple(one for one in packed if isinstance(one, Sample))
+        skipped = tuple(one for one in packed if isinstance(one, Skip))
+        return replace(work, drafts=(), samples=samples, skipped=work.skipped + skipped)
+
+    def one(self, draft: Draft) -> Sample | Skip:
+        """One draft as it is stored, or why it is left out."""
         pictures = {name: _bytes(draft.arrays[name]) for name in ("source", "background")}
         mask = draft.arrays["mask"]
         arrays = {"mask": mask}
@@ -303,6 +275,9 @@ class Pack(Stage):
                 arrays[name] = value.astype(np.float16)
             elif name.endswith("_embed"):
                 arrays[name] = value.astype(np.float32)
+        for name, array in arrays.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                return Skip(draft.id, "values not finite", f"{name} has values that are no numbers of {array.dtype}")
         arrays["caption_count"] = np.array(min(len(draft.captions), self.config.max_captions), np.uint8)
         files = {}
         if self.config.pictures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,26 +51,23 @@ class Source(Protocol):
     def facts(self) -> dict[str, Any]:
         """What the manifest says about it."""
 
+    def notes(self) -> list[str]:
+        """What a user should know of it before the work begins, a line each."""
+
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content. Raises BrokenItem where it cannot be read."""
+    """A file's content. Raises BrokenItem where it cannot be read, and for what is no file, such as a pipe."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise BrokenItem("no file", f"{path} is a folder, a pipe or a device")
         return path.read_bytes()
     except OSError as error:
         raise BrokenItem("missing file", f"{path}: {error.strerror}") from error
 
 
-def pictures_below(folder: Path) -> dict[str, Path]:
-    """All pictures of a folder and those in it, by relative path with slashes, sorted."""
-    if not folder.is_dir():
-        raise SourceError(f"{folder} is no folder of pictures")
-    found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.suffix.lower() in PICTURES}
-    return dict(sorted(found.items()))
-
-
-def by_stem(pictures: dict[str, Path]) -> dict[str, Path]:
-    """The same by relative path without the ending, to find the mask of a picture of another format."""
-    return {name.rpartition(".")[0]: path for name, path in pictures.items()}
+def printable(name: str) -> str:
+    """A name as it can be written; bytes that are no UTF-8 come from the disk, or a tar, as surrogates."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def without_blank(captions: Collection[str]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from .base import SourceError, without_blank
+from .base import BrokenItem, SourceError, without_blank
 
 _FILE_COLUMNS = ("file_name", "file", "image")
 _TEXT_COLUMNS = ("text", "caption", "captions")
@@ -17,7 +17,14 @@ _TEXT_COLUMNS = ("text", "caption", "captions")
 def beside(picture: Path) -> tuple[str, ...]:
     """The lines of the text file beside a picture, each a caption; none where there is no such file."""
     path = picture.with_suffix(".txt")
-    return without_blank(path.read_text(encoding="utf-8-sig").splitlines()) if path.is_file() else ()
+    if not path.is_file():
+        return ()
+    try:
+        return without_blank(path.read_text(encoding="utf-8-sig").splitlines())
+    except OSError as error:
+        raise BrokenItem("broken caption", f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BrokenItem("broken caption", f"{path} is no UTF-8 ({error}): save it as UTF-8") from error
 
 
 def read_table(path: Path) -> dict[str, tuple[str, ...]]:
@@ -33,7 +40,11 @@ def read_table(path: Path) -> dict[str, tuple[str, ...]]:
     if not path.is_file():
         raise SourceError(f"{path}: there is no such file of captions")
     found: dict[str, list[str]] = defaultdict(list)
-    for line, row in readers[path.suffix.lower()](path):
+    try:
+        rows = readers[path.suffix.lower()](path)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"{path} cannot be read: {error}; save it as a table in UTF-8") from error
+    for line, row in rows:
         file, text = _column(row, _FILE_COLUMNS), _column(row, _TEXT_COLUMNS)
         if file is None or text is None:
             columns = " and ".join(" or ".join(names) for names in (_FILE_COLUMNS, _TEXT_COLUMNS))

@@ -29,6 +29,8 @@ class PickAPicSource:
         seen: set[str] = set()
         files = sorted(folder.rglob("*.parquet")) if folder.is_dir() else [folder]
         for path in files:
+            if not path.is_file():
+                raise SourceError(f"{path} is no file: expected Pick-a-Pic's parquet")
             try:
                 file = parquet.ParquetFile(path)
                 missing = {*_COLUMNS, "jpg_0", "jpg_1"} - set(file.schema_arrow.names)
@@ -59,6 +61,9 @@ class PickAPicSource:
     def read(self, item: str) -> Raw:
         path, group, row, column, caption = self._rows[item]
         return Raw(_pictures(path, group, column)[row], without_blank([caption]))
+
+    def notes(self) -> list[str]:
+        return []
 
     def facts(self) -> dict[str, Any]:
         return {"kind": "pickapic", "ties": self.ties, "banned": list(self.banned), "left out by words": self._filtered}

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .base import Raw, SourceError, by_stem, pictures_below, read_bytes, without_blank
+from .base import Raw, SourceError, read_bytes, without_blank
+from .listing import by_stem, pictures_below
 
 _FOLDERS = {
     "mask": "mask",
@@ -25,9 +26,12 @@ class ReleaseSource:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._pictures = by_stem(pictures_below(folder))
+        listing = pictures_below(folder)
+        self._pictures, self._notes = by_stem(listing.pictures), listing.notes
+        if lost := len(listing.pictures) - len(self._pictures):
+            self._notes.append(f"{folder}: {lost} pictures have the name of another with another ending, not taken")
         self._given = {
-            layer: by_stem(pictures_below(path))
+            layer: by_stem(pictures_below(path).pictures)
             for layer, name in _FOLDERS.items()
             if (path := folder.with_name(f"{folder.name}_{name}")).is_dir()
         }
@@ -43,12 +47,19 @@ class ReleaseSource:
         given = {layer: read_bytes(paths[item]) for layer, paths in self._given.items() if item in paths}
         return Raw(read_bytes(self._pictures[item]), self._captions.get(item, ()), dict(given))
 
+    def notes(self) -> list[str]:
+        return self._notes
+
     def facts(self) -> dict[str, Any]:
         return {"kind": "release", "layers": sorted(self._given)}
 
     def _read_captions(self, path: Path) -> dict[str, tuple[str, ...]]:
         lines: list[list[str]] = []
-        for line in path.read_text(encoding="utf-8-sig").split("\n"):
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SourceError(f"{path} cannot be read: {error}; save it as UTF-8") from error
+        for line in text.split("\n"):
             uid, colon, caption = line.partition(":")
             stem = re.sub(r"\.\w+$", "", uid.strip())
             if colon and stem in self._pictures:

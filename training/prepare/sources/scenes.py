@@ -44,5 +44,8 @@ class SceneSource:
         others = (scene.attributes.caption(scene.layout + k) for k in range(1, _LAYOUTS))
         return Raw(picture(layers.image), (scene.caption, *others), dict(given))
 
+    def notes(self) -> list[str]:
+        return []
+
     def facts(self) -> dict[str, Any]:
         return {"kind": "scenes", "split": self.split, "seed": SEEDS[self.split], "size": self.size}

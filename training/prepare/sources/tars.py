@@ -45,6 +45,9 @@ class TarSource:
         given = {layer: self._part(path, parts[f"{layer}.png"]) for layer in _LAYERS if f"{layer}.png" in parts}
         return Raw(self._part(path, parts[picture]), self._captions(path, parts), dict(given))
 
+    def notes(self) -> list[str]:
+        return []
+
     def facts(self) -> dict[str, Any]:
         return {"kind": "webdataset"}
 
@@ -75,6 +78,8 @@ class TarSource:
 def _members(path: Path) -> list[tarfile.TarInfo]:
     """The files in a tar. Raises SourceError for one that is compressed, damaged or cut short."""
     try:
+        if not path.is_file():
+            raise SourceError(f"{path} is no file: expected a tar")
         with tarfile.open(path, "r:") as tar, path.open("rb") as file:
             members = [member for member in tar if member.isfile()]
             # To tarfile a header that is damaged, or is not there, is the end; a whole tar ends in blocks of zeros.
