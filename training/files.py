@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +22,15 @@ class FolderInUse(RuntimeError):
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path to write to; it takes `path`'s place when the block ends well, and is gone otherwise.
 
+    Who may read the file follows from the umask, whatever its writer thinks: safetensors keeps others out.
     Raises OSError, with what to do, where the disk is full.
     """
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
+        unfinished.touch()
+        mode = stat.S_IMODE(unfinished.stat().st_mode)
         yield unfinished
+        unfinished.chmod(mode)
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from training.config import Parser, add_arguments, from_arguments
 
 from ..files import only_run_in
-from ..prepared import PreparedError, damaged_shards, drop_shards, has_checksum, read_manifest
+from ..prepared import PreparedError, damaged_shards, drop_shards, has_checksum, read_manifest, unnamed_files
 from .config import PrepareConfig
 from .run import prepare
 from .sheet import draw_sheet
@@ -48,6 +48,11 @@ def _check(arguments: argparse.Namespace) -> None:
     if wrong:
         after = "taken out, run `prepare` again" if arguments.repair else "see `check --repair`"
         raise PreparedError("\n".join(wrong.values()) + f"\n{len(wrong)} damaged shards; {after}")
+    if lost := unnamed_files(folder):
+        raise PreparedError(
+            f"{folder} has {len(lost)} files of shards that its manifest does not name, the first is {lost[0]}: copy "
+            f"the set again, or prepare it anew in another folder"
+        )
     if not manifest.complete:
         raise PreparedError(f"{folder} is unfinished: run its `prepare` command again")
     if not has_checksum(folder):

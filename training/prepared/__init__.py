@@ -28,7 +28,7 @@ has one empty caption. The manifest's `content` is a hash of all samples that de
 from .manifest import ArraySpec, Manifest, PreparedError, ShardEntry, Skip
 from .manifest_file import has_checksum, read_manifest
 from .reader import PreparedSet, to_float
-from .verify import damaged_shards, drop_shards
+from .verify import damaged_shards, drop_shards, unnamed_files
 from .writer import DEPTH_MAX, MASK_MAX, Sample, SetWriter, array_specs
 
 __all__ = [
@@ -48,4 +48,5 @@ __all__ = [
     "has_checksum",
     "read_manifest",
     "to_float",
+    "unnamed_files",
 ]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .manifest import ArraySpec, Manifest, PreparedError, ShardEntry, joined
 from .manifest_file import read_manifest
-from .verify import AGAIN, Texts, check_hash, check_header, check_size, damaged_shards, read_texts
+from .verify import AGAIN, Texts, check_hash, check_header, check_size, damaged_shards, read_texts, unnamed_files
 from .writer import DEPTH_MAX, MASK_MAX
 
 _FULL_SCALE = {torch.uint16: DEPTH_MAX, torch.uint8: MASK_MAX}
@@ -135,7 +135,11 @@ class PreparedSet:
 
     def verify(self) -> None:
         """Read every file and compare its checksum and values. Raises PreparedError with all that is wrong."""
-        if wrong := [text for folder in self.folders for text in damaged_shards(folder).values()]:
+        wrong = [text for folder in self.folders for text in damaged_shards(folder).values()]
+        wrong += [
+            f"{folder / name} is not in the manifest" for folder in self.folders for name in unnamed_files(folder)
+        ]
+        if wrong:
             raise PreparedError("\n".join(wrong))
 
     def pictures(self, index: int) -> dict[str, bytes]:

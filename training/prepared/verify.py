@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors.numpy import load_file
 from ..files import file_hash
 from .manifest import ArraySpec, Manifest, PreparedError, ShardEntry
 from .manifest_file import DTYPES, read_manifest, write_manifest
-from .writer import MASK_MAX
+from .writer import MASK_MAX, Sample, content_of
 
 
 def check_size(folder: Path, shard: ShardEntry, name: str) -> None:
@@ -100,9 +101,20 @@ def damaged_shards(folder: Path) -> dict[int, str]:
             problems = list(_problems(folder, manifest, shard, seen)) if shard.samples else []
         except PreparedError as error:
             problems = [str(error)]
+        items = min(manifest.shard_size, manifest.items - shard.number * manifest.shard_size)
+        if shard.samples + len(shard.skipped) != items:
+            problems.append(f"shard {shard.name} says {shard.samples + len(shard.skipped)} items, not {items}; {AGAIN}")
         if problems:
             wrong[shard.number] = "; ".join(problems)
     return wrong
+
+
+def unnamed_files(folder: Path) -> list[str]:
+    """Files of shards that a complete set's manifest does not name: it has lost what it said of them."""
+    manifest = read_manifest(folder)
+    named = {name for shard in manifest.shards for name in shard.files}
+    found = sorted(path.name for path in folder.iterdir() if _SHARD.fullmatch(path.name))
+    return [name for name in found if name not in named] if manifest.complete else []
 
 
 def drop_shards(folder: Path, numbers: Collection[int]) -> None:
@@ -112,11 +124,20 @@ def drop_shards(folder: Path, numbers: Collection[int]) -> None:
     write_manifest(folder, replace(manifest, shards=kept, complete=False))
 
 
+_SHARD = re.compile(r"\d{6}\.(safetensors|json|tar)")
+
+
 def _problems(folder: Path, manifest: Manifest, shard: ShardEntry, seen: set[str]) -> Iterator[str]:
     check_header(folder, shard, manifest.arrays)
-    for name, array in load_file(folder / f"{shard.name}.safetensors").items():
+    arrays = load_file(folder / f"{shard.name}.safetensors")
+    for name, array in arrays.items():
         yield from _array_problems(name, array)
-    ids = read_texts(folder, shard).ids
+    texts = read_texts(folder, shard)
+    ids = texts.ids
+    rows = ({name: array[row] for name, array in arrays.items()} for row in range(shard.samples))
+    samples = (Sample(*parts) for parts in zip(ids, map(tuple, texts.captions), rows, strict=True))
+    if content_of(samples) != shard.content:
+        yield f"{folder / shard.name} holds other samples than the manifest's content says; {AGAIN}"
     if len(set(ids) - seen) < shard.samples:
         yield "two samples have the same id"
     seen.update(ids)

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -41,6 +41,11 @@ class Sample:
             total.update(name.encode())
             total.update(np.ascontiguousarray(self.arrays[name]).data)
         return total.hexdigest()
+
+
+def content_of(samples: Iterable[Sample]) -> str:
+    """The content of a shard with these samples: the sum of their digests."""
+    return sum_of_digests([sample.digest() for sample in samples])
 
 
 def array_specs(
@@ -102,7 +107,7 @@ class SetWriter:
                 f"{folder} holds a set that was begun otherwise: {'; '.join(differences[:5])}. Go on as it was begun, "
                 f"or choose another folder"
             )
-        self.manifest = begun
+        self.manifest = replace(begun, shards=tuple(shard for shard in begun.shards if self._is_there(shard)))
         for left in folder.glob("*.new"):  # by a run that was killed
             left.unlink()
 
@@ -130,8 +135,7 @@ class SetWriter:
                 save(path)
                 facts[file] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
         ids = hashlib.sha256(json.dumps([sample.id for sample in samples]).encode()).hexdigest()
-        content = sum_of_digests([sample.digest() for sample in samples])
-        entry = ShardEntry(number, len(samples), ids, content, facts, tuple(skipped))
+        entry = ShardEntry(number, len(samples), ids, content_of(samples), facts, tuple(skipped))
         manifest = self.manifest.with_shard(entry)
         write_manifest(self.folder, manifest)
         self.manifest = manifest
@@ -144,6 +148,11 @@ class SetWriter:
         self.manifest = replace(self.manifest, complete=True)
         write_manifest(self.folder, self.manifest)
         return self.manifest
+
+    def _is_there(self, shard: ShardEntry) -> bool:
+        """Whether a shard's files are there, each of its size; else it is made again."""
+        paths = {self.folder / name: facts["bytes"] for name, facts in shard.files.items()}
+        return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
 
     def _check(self, samples: Sequence[Sample]) -> None:
         specs = self.manifest.arrays
