@@ -36,7 +36,7 @@ def depth_quality(
     if depth.shape != truth.shape or depth.ndim != 2:
         raise ValueError(f"depth and truth must be (H, W) alike; got {tuple(depth.shape)} and {tuple(truth.shape)}")
     known = torch.isfinite(truth)
-    found, true = depth[known].double(), truth[known].double()
+    found, true = depth[known].cpu().double(), truth[known].cpu().double()
     if not torch.isfinite(found).all():
         raise ValueError("the depth map has values that are not finite")
     if true.numel() < 2 or true.amax() == true.amin():

@@ -82,3 +82,8 @@ def guided(predict_twice: Predict, scale: float) -> Predict:
         return without + scale * (with_text - without)
 
     return predict
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """The widest floats for sums on a device: MPS has none of 64 bits."""
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -22,7 +22,7 @@ VERSIONS: tuple[Version, ...] = ("v1", "v2", "v3")
 """The release's three foreground depth maps, of a picture I with mask M.
 
 v1 is depth(I); v2 is depth(I * M), the cut-out alone, which the released weights were trained with;
-v3 is depth(I) * M.
+v3 is depth(I) * M, as the release's demo has it; the paper's appendix A.4 can be read as depth(I * M) * M.
 """
 
 

@@ -43,7 +43,9 @@ class DepthConfig(Common):
 
     caption: Caption = option("the scene's caption", default="full")
     versions: tuple[DepthVersion, ...] = option(
-        "of the foreground's map: depth of I_s, of I_f, or M times depth of I_s (Figure 17)", default=("v2",)
+        "of the foreground's map: depth of I_s, of I_f, or M times depth of I_s (Figure 17; as the release's demo; "
+        "appendix A.4 can be read as M times depth of I_f)",
+        default=("v2",),
     )
     exemplars: bool = option("give I_s and I_b as exemplars", default=True)
     estimator: Path = option("the depth estimator's file", default=ESTIMATOR)

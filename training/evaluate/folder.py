@@ -8,6 +8,7 @@ MEASURE*.png          contact sheets and plots
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -51,7 +52,7 @@ class RunFolder:
 
     def part(self, name: str, inputs: Row, compute: Callable[[], Part]) -> list[Row]:
         """The rows of a part: read where they are there for the same inputs, else computed and written whole."""
-        path = self.path / "parts" / f"{slug(name)}.jsonl"
+        path = self._of_part(name, "jsonl")
         key = json.dumps({"part": name, **inputs}, sort_keys=True)
         if path.exists():
             first, *lines = path.read_text(encoding="utf-8").splitlines()
@@ -67,7 +68,7 @@ class RunFolder:
 
     def strip(self, name: str) -> Image.Image:
         """The first pictures of a part side by side."""
-        return Image.open(self.path / "parts" / f"{slug(name)}.jpg")
+        return Image.open(self._of_part(name, "jpg"))
 
     def finish(self, measure: str, results: Row, table: str) -> None:
         """Write a measure's results and its Markdown, and results.json and tables.md anew from all measures."""
@@ -77,6 +78,10 @@ class RunFolder:
         all_results = {name: json.loads((self.path / f"{name}.json").read_text(encoding="utf-8")) for name in names}
         self._write("results.json", json.dumps(all_results, indent=1) + "\n")
         self._write("tables.md", "\n".join((self.path / f"{name}.md").read_text(encoding="utf-8") for name in names))
+
+    def _of_part(self, name: str, ending: str) -> Path:
+        """A part's file; its name is some words, so that a space counts as an underscore."""
+        return self.path / "parts" / f"{slug(name.replace(' ', '_'))}.{ending}"
 
     def _write(self, name: str, text: str) -> None:
         with replacing(self.path / name) as unfinished:
@@ -93,8 +98,9 @@ def _finite(value: Any) -> Any:
 
 
 def slug(name: str) -> str:
-    """A name as a file's."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+    """A name as a file's; another name gives another file, whatever its alphabet."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def write_png(path: Path, picture: Tensor) -> None:

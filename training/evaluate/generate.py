@@ -47,7 +47,9 @@ class GenerateConfig:
     out: Path = option("the folder of the pictures; those that it holds of the same config are not made again")
     conditions: Literal["depth", "semantics", "both"] = option("depth maps, exemplars, or both", default="both")
     depth_version: Literal["v1", "v2", "v3"] = option(
-        "of the foreground's map: depth of I_s, depth of I_f, M times depth of I_f (Figure 17)", default="v2"
+        "of the foreground's map: depth of I_s, depth of I_f, M times depth of I_s (Figure 17; the release's demo and "
+        "the nodes do so, the paper's appendix A.4 can be read as M times depth of I_f)",
+        default="v2",
     )
     same_maps: bool = option("the depth of I_s in both streams (Figures 7, 14, 15, 16)", default=False)
     same_exemplar: bool = option("I_s is the background's exemplar as well (Figure 14)", default=False)
@@ -175,7 +177,7 @@ class _Samples:
 
         self.config, self.data = config, PreparedSet(config.data)
         arrays = self.data.manifest.arrays
-        if (config.same_maps or config.depth_version == "v1") and "source_depth" not in arrays:
+        if (config.same_maps or config.depth_version != "v2") and "source_depth" not in arrays:
             raise PreparedError(f"{config.data} has no source_depth: prepare a set with `source_depth = true`")
         self.count = min(len(self.data), config.limit or len(self.data))
         name = config.text_encoder or self.model("text_encoder")
@@ -208,8 +210,9 @@ class _Samples:
         fg, bg = (self.data.batch(side, names=embeds) for side in zip(*map(self.exemplars, indices), strict=True))
         told = own.get("text") if config.prompt is None else None
         text = self._encode([self.caption(i) for i in indices]) if told is None else told
-        fg_depth = {"v2": own["fg_depth"], "v3": own["fg_depth"] * own["mask"]}.get(config.depth_version)
-        fg_depth = own["source_depth"] if fg_depth is None or config.same_maps else fg_depth
+        fg_depth = own["fg_depth" if config.depth_version == "v2" and not config.same_maps else "source_depth"]
+        if config.depth_version == "v3" and not config.same_maps:
+            fg_depth = fg_depth * own["mask"]
         bg_depth = own["source_depth"] if config.same_maps else own["bg_depth"]
         bg_embed = bg["source_embed"] if config.same_exemplar else bg["background_embed"]
         parts = (text, self._empty.expand_as(text), fg_depth, bg_depth, own["mask"], fg["source_embed"], bg_embed)
@@ -234,7 +237,7 @@ def generate(config: GenerateConfig) -> None:
     from training.prepare.encoders import LatentDecoder
 
     samples, model = _Samples(config), Model.load(config)
-    _same_run(config)
+    _same_run(config, samples.data.content)
     made = config.out / "made"
     made.mkdir(exist_ok=True)
     names = {index: slug(samples.data.id(index)) for index in range(samples.count)}
@@ -251,12 +254,13 @@ def generate(config: GenerateConfig) -> None:
         unfinished.write_text("".join(lines), encoding="utf-8")
 
 
-def _same_run(config: GenerateConfig) -> None:
-    """Raises ConfigError where the folder was begun with other settings."""
+def _same_run(config: GenerateConfig, content: str) -> None:
+    """Raises ConfigError where the folder was begun with other settings, or with a set of another content."""
     config.out.mkdir(parents=True, exist_ok=True)
     free = ("out", "device", "threads", "batch", "limit")
     told = {name: value for name, value in asdict(config).items() if name not in free}
     told = json.loads(json.dumps(told, default=str))
+    told["data_content"] = content
     told["hashes"] = [file_hash(path) for path in (config.base, *config.fusers)]
     path = config.out / "generated.json"
     if path.exists() and (begun := json.loads(path.read_text(encoding="utf-8"))) != told:

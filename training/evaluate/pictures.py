@@ -245,11 +245,19 @@ def regional_cosine(
 
 
 @torch.no_grad()
-def depth_error(made: Pictures, true: Pictures, estimator: str) -> list[Row]:
-    """The mean absolute difference of each pair's depth maps, either spread to [0, 1] (paper, Table 2)."""
+def depth_error(made: Pictures, true: Pictures, estimator: str, models: Sequence[Path] = ()) -> list[Row]:
+    """The mean absolute difference of each pair's depth maps, either spread to [0, 1] (paper, Table 2).
+
+    Args:
+        made: pictures to measure.
+        true: those of the same names to compare them with.
+        estimator: its name, as in the nodes, or its path.
+        models: folders in which it is looked for by name.
+    """
     from cnc_core.perception import depth_map, load_depth
 
-    network = load_depth(estimator)
+    path = Path(estimator)
+    network = load_depth(path.name, [path.parent]) if path.exists() else load_depth(estimator, models)
     rows = []
     for name, one, other in pairs(made, true):
         maps = [depth_map(network, picture.movedim(1, -1)) for picture in (one, other)]

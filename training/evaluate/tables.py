@@ -61,7 +61,8 @@ class TablesConfig:
         "folder of the published weights of fid, is, lpips (default: torch.hub's)", default=None
     )
     lpips_backbone: Literal["alex", "vgg"] = option("of LPIPS", default="alex")
-    depth_estimator: str = option("of the depth error: a name or file as in the nodes", default="mini")
+    depth_estimator: str = option("of the depth error: a name as in the nodes, or a path", default="mini")
+    models: tuple[Path, ...] = option("folders with estimators, such as ComfyUI's models/depth_estimation", default=())
     limit: int | None = option("the first N pictures of each folder alone", default=None)
     device: str = option("where to compute: cpu, cuda; auto takes cuda where there is one", default="auto")
     out: Path = option("the run folder; what it holds of the same inputs is not made again", default=RUNS)
@@ -123,7 +124,7 @@ def measured(config: TablesConfig, metric: Metric, made: Pictures) -> tuple[Row,
     if metric == "ssim":
         return {"reference": true.key()}, lambda: pictures.ssim(made, true)
     inputs = {"reference": true.key(), "estimator": config.depth_estimator}
-    return inputs, lambda: pictures.depth_error(made, true, config.depth_estimator)
+    return inputs, lambda: pictures.depth_error(made, true, config.depth_estimator, config.models)
 
 
 def measure(config: TablesConfig) -> Row:

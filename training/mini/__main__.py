@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from training.config import Parser
+from cnc_core import CheckpointError
+from training.config import ConfigError, Parser
+from training.files import FolderInUse
 
 from .command import add_arguments, main
 
@@ -10,4 +12,4 @@ if __name__ == "__main__":
     parser = Parser(prog="python -m training.mini", description=__doc__)
     add_arguments(parser)
     parser.set_defaults(run=main)
-    parser.run((OSError,))
+    parser.run((CheckpointError, ConfigError, FolderInUse, OSError))

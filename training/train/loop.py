@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from cnc_core import Fusers
 
 from ..config import ConfigError, save_config
-from ..diffusion import min_snr_weights, noised, target
+from ..diffusion import min_snr_weights, noised, target, widest_float
 from ..files import only_run_in
 from ..prepared import PreparedSet
 from .average import Average
@@ -208,11 +208,11 @@ class Trainer:
         self.network.eval()
         indices, world = self.order.held_out, self.accelerator.num_processes
         own = list(range(len(indices)))[self.accelerator.process_index :: world]
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        total = torch.zeros((), dtype=widest_float(self.device), device=self.device)
         for first in range(0, len(own), self.micro):
             places = own[first : first + self.micro]
             batch = self.loader.fixed([indices[place] for place in places], places, len(indices))
-            total += self.losses(self.evaluated(), batch.moved(self.device)).double().sum()
+            total += self.losses(self.evaluated(), batch.moved(self.device)).to(total.dtype).sum()
         return float(self.accelerator.reduce(total, "sum")) / len(indices)
 
     def evaluated(self) -> nn.Module:

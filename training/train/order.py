@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..config import ConfigError
+
 _HELD_OUT, _EPOCHS = 0, 1  # of the seed's streams
 
 
@@ -21,12 +23,16 @@ class Drawn(NamedTuple):
 class Order:
     """The endless sequence of training samples: every epoch is a permutation of all but the held-out ones.
 
-    samples: how many the set has. held_out: indices that never come, by the seed. Raises ValueError where none is left.
+    samples: how many the set has. held_out: indices that never come, by the seed. Raises ConfigError where none is
+    left.
     """
 
     def __init__(self, samples: int, seed: int, held_out: int) -> None:
         if held_out >= samples:
-            raise ValueError(f"{held_out} held-out samples leave none of {samples} to train on; lower held_out")
+            raise ConfigError(
+                f"{held_out} held-out samples leave none of the set's {samples} to train on; lower held_out, or "
+                f"prepare more"
+            )
         shuffled = np.random.default_rng((seed, _HELD_OUT)).permutation(samples)
         self.held_out = [int(index) for index in np.sort(shuffled[:held_out])]
         self._trained = np.sort(shuffled[held_out:])

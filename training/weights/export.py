@@ -10,16 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cnc_core import CheckpointError, FuserConfig, Fusers, load_fusers, read_checkpoint, save_fusers
-from cnc_core.checkpoints import GLOBAL, LOCAL
+from cnc_core import CheckpointError, Fusers, load_fusers, read_checkpoint
 from cnc_core.weight_files import open_weights
 
-from ..files import replacing
 from .base import few, read_base
+from .fuser_files import PARTS, check_ending, state_of, write_fusers
 
 Precision = Literal["fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-PARTS = {LOCAL: "local fuser", GLOBAL: "global fuser"}
 _ABOUT_WEIGHTS = ("format", "format_version", "config")
 
 
@@ -28,6 +26,7 @@ def merge_fusers(local: Path, global_: Path, target: Path, *, say: Callable[[str
 
     Raises CheckpointError where one of them is not there, or the two do not belong to one base model.
     """
+    check_ending(target)
     first, second = load_fusers(local), load_fusers(global_)
     if first.local_fuser is None:
         raise CheckpointError(f"{local} holds no local fuser, only a global one")
@@ -40,8 +39,7 @@ def merge_fusers(local: Path, global_: Path, target: Path, *, say: Callable[[str
         )
     config = dataclasses.replace(first.config, global_tokens=second.config.global_tokens)
     fusers = Fusers(first.local_fuser, second.global_fuser, config, _joined_facts(first.metadata, second.metadata))
-    with replacing(target) as path:
-        save_fusers(path, fusers, fusers.metadata)
+    write_fusers(target, fusers)
     keys = [len(module.state_dict()) for module in (first.local_fuser, second.global_fuser)]
     say(f"{target}: {keys[0]} tensors of the local fuser in {local}, {keys[1]} of the global fuser in {global_}")
     return fusers
@@ -61,20 +59,15 @@ def export_fusers(
     whose tensors a ``.ckpt`` gets as well, as the released ones have. Every key is checked, in the source and in what
     was written. Raises CheckpointError for a source that is not whole, and for what a form cannot hold.
     """
-    if target.suffix not in (".safetensors", ".ckpt"):
-        raise CheckpointError(f"{target} must end in .safetensors or .ckpt")
+    check_ending(target)
     if base is not None and target.suffix == ".safetensors":
         raise CheckpointError("a base model is only written into a .ckpt; a .safetensors holds the fusers alone")
     fusers = load_fusers(source, dtype=DTYPES[precision] if precision else None)
-    own = _state(fusers)
+    own = state_of(fusers)
     if overflown := [name for name, tensor in own.items() if not torch.isfinite(tensor).all()]:
         raise CheckpointError(f"{len(overflown)} tensors are not finite in {precision or source} ({few(overflown)})")
-    others = _others(fusers.config, base) if target.suffix == ".ckpt" else {}
-    with replacing(target) as path:
-        if target.suffix == ".ckpt":
-            torch.save({**own, **others}, path)
-        else:
-            save_fusers(path, fusers, fusers.metadata)
+    others = _others(base) if target.suffix == ".ckpt" else {}
+    write_fusers(target, fusers, others)
     written, _, _ = read_checkpoint(target, num_heads=fusers.config.num_heads)
     wrong = [name for name in own if name not in written or not torch.equal(written[name], own[name])]
     if wrong or len(written) != len(own):
@@ -85,18 +78,8 @@ def export_fusers(
     say(f"{target}: {', '.join(told)}{rest}; {dtypes}, {target.stat().st_size / 1e6:.1f} MB, read back")
 
 
-def _state(fusers: Fusers) -> dict[str, Tensor]:
-    """All tensors under the released keys."""
-    modules = zip(PARTS, (fusers.local_fuser, fusers.global_fuser), strict=True)
-    return {prefix + n: t for prefix, module in modules if module is not None for n, t in module.state_dict().items()}
-
-
-def _others(config: FuserConfig, base: Path | None) -> dict[str, Tensor]:
-    """The base model's tensors. Raises CheckpointError for fusers that cannot do without a header."""
-    if config.num_heads != FuserConfig.num_heads:
-        raise CheckpointError(
-            f"a .ckpt has no header to tell that there are {config.num_heads} heads; use .safetensors"
-        )
+def _others(base: Path | None) -> dict[str, Tensor]:
+    """The base model's tensors."""
     if base is None:
         return {}
     read_base(base)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from cnc_core import CheckpointError, FuserConfig, Fusers, GlobalFuser, LocalFuser, save_fusers
+from cnc_core import CheckpointError, FuserConfig, Fusers, GlobalFuser, LocalFuser
 from cnc_core.checkpoints import LOCAL
 from cnc_core.weight_files import open_weights
 
-from ..files import replacing
 from .base import State, few, read_base
+from .fuser_files import check_ending, write_fusers
 
 _STREAMS = ("feature_extractor.fg_extractor.", "feature_extractor.bg_extractor.")
 _NOT_IN_SD = ("feature_extractor.", "zero_convs.", "middle_block_out.")
@@ -45,10 +45,11 @@ class Origins:
 
 
 def convert(source: Path, target: Path, *, seed: int = 0, say: Callable[[str], None] = print) -> Origins:
-    """Make an initial local fuser of a Stable Diffusion 1.5 or Uni-ControlNet file, and write it as safetensors.
+    """Make an initial local fuser of a Stable Diffusion 1.5 or Uni-ControlNet file, and write it as the name ends.
 
     Raises CheckpointError for a file that is neither, or lacks one tensor that should have been copied.
     """
+    check_ending(target)
     uni = open_weights(source, (LOCAL,))
     if any(name.startswith(_UNI_MARK) for name in uni.names):
         kind, state, config = "Uni-ControlNet", _without_prefix(uni.tensors), FuserConfig()
@@ -57,8 +58,7 @@ def convert(source: Path, target: Path, *, seed: int = 0, say: Callable[[str], N
         kind, state, config = "Stable Diffusion 1.5", base.state, base.config
     fuser, origins = _initial(state, config, seed, _STREAMS if kind == "Uni-ControlNet" else None, str(source))
     facts = {"stage": "initial", "started_from": kind, "seed": str(seed)}
-    with replacing(target) as path:
-        save_fusers(path, Fusers(fuser, None, config, {}), facts)
+    write_fusers(target, Fusers(fuser, None, config, facts))
     say(f"{source} is a {kind} file; wrote an initial local fuser of {_count(fuser) / 1e6:.1f} M to {target}")
     for line in origins.lines():
         say(f"  {line}")
