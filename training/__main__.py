@@ -37,8 +37,8 @@ EXPECTED = (
 """Errors whose text says all that a user needs."""
 
 
-def main() -> None:
-    """Parse and run."""
+def make_parser() -> Parser:
+    """The parser of all commands."""
     parser = Parser(
         prog="python -m training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -53,7 +53,12 @@ def main() -> None:
     training = commands.add_parser("train", help="train a stage: local, global or joint")
     train.add_arguments(training)
     training.set_defaults(run=train.main)
-    parser.run(EXPECTED)
+    return parser
+
+
+def main() -> None:
+    """Parse and run."""
+    make_parser().run(EXPECTED)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def measure(model: Autoencoder, scenes: SceneCache, rows: Tensor) -> dict[str, f
 def restore(folder: Path, device: torch.device) -> Autoencoder:
     """The autoencoder as far as the stage has come. Raises FileNotFoundError where it has not begun."""
     if not (folder / f"{PLAN.name}.pt").exists():
-        raise FileNotFoundError(f"no autoencoder in {folder}: run `python -m training mini --stage autoencoder`")
+        raise FileNotFoundError(f"no autoencoder in {folder}: run `python -m training mini --stage encoders`")
     model = _made_for(device)
     Training(PLAN, model, folder).use_average()
     return model.requires_grad_(False)

@@ -68,7 +68,7 @@ class Result:
 def train_stage(config: TrainConfig) -> Result:
     """Run a stage to its end, from where it stands in ``config.out``.
 
-    In several processes (`accelerate launch`, `torchrun`) each calls this. Raises ConfigError, CheckpointError and
+    In several processes (`accelerate-launch`, `torchrun`) each calls this. Raises ConfigError, CheckpointError and
     PreparedError for what does not fit together, FolderInUse where another run works in that folder, OSError where
     the disk is full, TrainingStopped where the loss is no number, TrainingInterrupted where SIGTERM or Ctrl-C came.
     """
