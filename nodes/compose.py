@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .depth import depth_input
 from .fusers import ABSENT, LAMBDA_BG, LAMBDA_FG, sampler_outputs, strength_input
+from .host.early_expansion import early
 from .host.expansion import (
     COMPOUND,
     GraphBuilder,
@@ -113,41 +114,57 @@ class Compose(io.ComfyNode):
     @validated
     def execute(cls, foreground: Tensor, mask: Tensor | None = None, **_: Any) -> io.NodeOutput:
         linked = links(cls)
-        graph = GraphBuilder()
-        if optional_mask(mask, picture(foreground, "foreground")) is None:
-            mask_link = salient_mask_parts(graph, linked["foreground"], linked["saliency"], parts=("salience", "mask"))
-        else:
-            mask_link = linked["mask"]
-        background = linked.get("background")
-        if background is None:
-            inpainted = graph.node(
-                "CnC_InpaintBackground",
-                "background",
-                image=linked["foreground"],
-                mask=mask_link,
-                inpainter=linked["inpainter"],
-                dilation=DILATION,
-            )
-            background = inpainted.out(0)
-
-        fg_depth = depth_part(graph, linked["foreground"], linked["depth"], mask_link, "fg_depth")
-        bg_depth = depth_part(graph, background, linked["depth"], part="bg_depth")
-        styles = {
-            name: exemplar_part(graph, linked[name], linked["clip_vision"], name)
-            for name in ("fg_style", "bg_style")
-            if linked.get(name) is not None
-        }
-        depths = {"fg_depth": fg_depth, "bg_depth": bg_depth}
-        if linked.get("fg_text") is None and linked.get("bg_text") is None:
-            applied = _without_words(graph, linked, styles, mask_link, depths)
-        else:
-            texts = {name: marked_words(cls, graph, linked.get(name), name) for name in ("fg_text", "bg_text")}
-            applied = _with_words(graph, linked, styles, mask_link, depths, texts)
+        given = optional_mask(mask, picture(foreground, "foreground"))
+        graph, outputs = _expansion(cls, linked, None if given is None else linked["mask"])
         # The host gives outputs by value or by link, and wants a link only for what this graph makes.
-        outputs = [*applied, mask_link, fg_depth, bg_depth]
-        if mask_link == linked.get("mask"):
+        if given is not None:
             outputs[3] = mask
         return io.NodeOutput(*outputs, expand=graph.finalize())
+
+
+def _expansion(node: type[io.ComfyNode], linked: dict[str, Any], mask_link: Any) -> tuple[GraphBuilder, list[Any]]:
+    """Return the parts and the links to the outputs of a running Compose.
+
+    Args:
+        node: the running node.
+        linked: its inputs as the graph has them.
+        mask_link: the link to the object's mask, or None for one that is to be found.
+    """
+    graph = GraphBuilder()
+    if mask_link is None:
+        mask_link = salient_mask_parts(graph, linked["foreground"], linked["saliency"], parts=("salience", "mask"))
+    background = linked.get("background")
+    if background is None:
+        inpainted = graph.node(
+            "CnC_InpaintBackground",
+            "background",
+            image=linked["foreground"],
+            mask=mask_link,
+            inpainter=linked["inpainter"],
+            dilation=DILATION,
+        )
+        background = inpainted.out(0)
+
+    fg_depth = depth_part(graph, linked["foreground"], linked["depth"], mask_link, "fg_depth")
+    bg_depth = depth_part(graph, background, linked["depth"], part="bg_depth")
+    styles = {
+        name: exemplar_part(graph, linked[name], linked["clip_vision"], name)
+        for name in ("fg_style", "bg_style")
+        if linked.get(name) is not None
+    }
+    depths = {"fg_depth": fg_depth, "bg_depth": bg_depth}
+    if linked.get("fg_text") is None and linked.get("bg_text") is None:
+        applied = _without_words(graph, linked, styles, mask_link, depths)
+    else:
+        texts = {name: marked_words(node, graph, linked.get(name), name) for name in ("fg_text", "bg_text")}
+        applied = _with_words(graph, linked, styles, mask_link, depths, texts)
+    return graph, [*applied, mask_link, fg_depth, bg_depth]
+
+
+def _announced(node: type[io.ComfyNode], linked: dict[str, Any]) -> list[GraphBuilder]:
+    """Return what a running Compose may expand into: with the mask that is connected, and without, if it is empty."""
+    masks = [None] if linked.get("mask") is None else [None, linked["mask"]]
+    return [_expansion(node, linked, mask)[0] for mask in masks]
 
 
 def _without_words(
@@ -212,4 +229,4 @@ def _with_words(
     return [applied.out(index) for index in range(3)]
 
 
-NODES: list[type[io.ComfyNode]] = [Compose]
+NODES: list[type[io.ComfyNode]] = early(Compose, _announced)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .depth import depth_input
 from .fusers import sampler_outputs, strength_input
+from .host.early_expansion import early
 from .host.expansion import (
     COMPOUND,
     GraphBuilder,
@@ -23,7 +24,7 @@ from .host.expansion import (
     salient_mask_parts,
 )
 from .host.guidance import text_width
-from .host.layers import PLACE, WEIGHTS, Layer, check_batches, nearest_first, title
+from .host.layers import MOST_LAYERS, PLACE, WEIGHTS, Layer, check_batches, nearest_first, title
 from .host.schema import schema
 from .host.validation import validated
 from .masks import saliency_input
@@ -203,4 +204,17 @@ class _Expansion:
         return exemplar_part(self._graph, given["exemplar"], self._linked["clip_vision"], f"exemplar_{place}")
 
 
-NODES: list[type[io.ComfyNode]] = [ComposeLayers]
+def _announced(node: type[io.ComfyNode], linked: dict[str, Any]) -> list[GraphBuilder]:
+    """Return the networks that a running Compose Layers may expand into: of each layer with whichever mask it has."""
+    graph = GraphBuilder()
+    for given in chain_inputs(node, linked["layers"], MOST_LAYERS):
+        if given is not None and given.get("picture") is not None:
+            found = salient_mask_parts(graph, given["picture"], linked["saliency"])
+            for mask in (None, given.get("mask"), found):
+                depth_part(graph, given["picture"], linked["depth"], mask)
+        if given is not None and given.get("exemplar") is not None and linked.get("clip_vision") is not None:
+            exemplar_part(graph, given["exemplar"], linked["clip_vision"])
+    return [graph]
+
+
+NODES: list[type[io.ComfyNode]] = early(ComposeLayers, _announced)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import re
@@ -39,7 +40,8 @@ def wrong_values(given: Any) -> list[Any]:
 
 
 def test_every_input_of_every_node_refuses_what_its_schema_does_not_allow(host: Host) -> None:
-    nodes = [node for name, node in host.nodes.NODE_CLASS_MAPPINGS.items() if name.startswith("CnC_")]
+    ours = [node for name, node in host.nodes.NODE_CLASS_MAPPINGS.items() if name.lstrip("_").startswith("CnC_")]
+    nodes = [node for node in ours if not inspect.iscoroutinefunction(node.execute)]  # those take links, not values
     refused = 0
     for node in nodes:
         schema = node.GET_SCHEMA()

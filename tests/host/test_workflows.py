@@ -183,8 +183,9 @@ def test_a_lambda_runs_the_patch_and_the_sampler_again_and_nothing_else(golden_s
 def test_a_lambda_on_compose_runs_one_part_of_it_and_the_sampler_again(golden_server: Server, slider: str) -> None:
     first = golden_server.run(in_one_node())
     changed = golden_server.run(in_one_node(**{slider: 0.5}))
-    own = [executed for executed in changed.executed if executed not in ("compose", "sampler", "save")]
-    assert len(own) == 1 and own[0].startswith("compose.")
+    own = {key.rpartition(".")[2] for key in changed.executed if key.startswith("compose.")}
+    assert own - {"values"} == {"guidance"}  # newer hosts expand Compose into itself
+    assert len([key for key in changed.executed if "." not in key]) == 3
     assert {"compose", "sampler", "save"} < set(changed.executed)
     assert not torch.equal(latent(golden_server, first), latent(golden_server, changed))
 
