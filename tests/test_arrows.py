@@ -47,6 +47,7 @@ class Room:
 
 ROOMS = (
     Room("the entry point", ("__init__.py",), frozenset({"./nodes"})),
+    Room("the pack's commands", ("cnc.py",), frozenset({"cnc_core"})),
     Room("nodes", ("nodes/*.py",), frozenset({"./nodes", "./cnc_core", "comfy_api", "torch"})),
     Room(
         "nodes/host",

@@ -1,7 +1,7 @@
 """List the models that there are to fetch, and fetch one. Nothing else in this pack downloads anything.
 
-python -m cnc_core.perception list
-python -m cnc_core.perception fetch NAME [NAME ...] [--into COMFYUI/models] [--mirror URL]
+python cnc.py list
+python cnc.py fetch NAME [NAME ...] [--into COMFYUI/models] [--mirror URL]
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..command_lines import PACK
 from .fetch import FetchError, Progress, fetch
-from .weights import PACK, TABLE, UnknownWeights, Weights, named
+from .weights import TABLE, UnknownWeights, Weights, named
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,7 +77,7 @@ def _listed() -> str:
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m cnc_core.perception",
+        prog="python cnc.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -6,7 +6,6 @@ a TorchScript program (`big-lama.pt`), as the authors' checkpoint, or as safeten
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..command_lines import pip_install
 from ..file_kinds import seems_to_be
 from ..weight_files import CheckpointError, open_weights
 from .estimator import PerceptionError
@@ -79,7 +79,7 @@ def load_spandrel(path: Path, *, device: torch.device | str | None = None) -> Sp
     except ImportError as error:
         raise PerceptionError(
             f"{path.name} is read by spandrel, which cannot be imported ({error}): install it with "
-            f"`{sys.executable} -m pip install spandrel`"
+            f"`{pip_install('spandrel')}`"
         ) from error
     try:
         state = torchscript_weights(path) if is_torchscript(path) else open_weights(path, ("",)).tensors

@@ -6,7 +6,6 @@ definition (isl-org/MiDaS, `midas_net_custom.py` and `blocks.py`), so the file l
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..command_lines import pip_install
 from .estimator import PerceptionError, Preprocessing
 from .strict_loading import load_strictly
 
@@ -117,8 +117,7 @@ def _encoder(device: torch.device) -> nn.ModuleDict:
         import timm
     except ImportError as error:
         raise PerceptionError(
-            f"MiDaS v2.1 small needs timm, which cannot be imported ({error}): install it with "
-            f"`{sys.executable} -m pip install timm`"
+            f"MiDaS v2.1 small needs timm, which cannot be imported ({error}): install it with `{pip_install('timm')}`"
         ) from error
     with device:
         network = timm.create_model("tf_efficientnet_lite3", pretrained=False)

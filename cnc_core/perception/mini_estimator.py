@@ -73,8 +73,8 @@ def load_mini(
 
     if not path.is_file():
         raise PerceptionError(
-            f"the Mini's {kind} weights are not at {path}: the file comes with this repository, so the copy "
-            f"is incomplete; fetch the repository again, or train it with `python -m training mini`"
+            f"the Mini's {kind} weights are not at {path}: the file comes with the pack, so the copy "
+            f"is incomplete. Install the pack again"
         )
     try:
         state = load_file(path)

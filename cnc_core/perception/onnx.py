@@ -6,7 +6,6 @@ the network that owns it.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from ..command_lines import pip_install
 from .estimator import PerceptionError
 
 Array = np.ndarray[Any, Any]
@@ -87,7 +87,7 @@ def _session(path: Path, device: torch.device) -> Any:
     except ImportError as error:
         raise PerceptionError(
             f"{path.name} is an ONNX model, and onnxruntime cannot be imported ({error}): install it with "
-            f"`{sys.executable} -m pip install onnxruntime` (onnxruntime-gpu for an NVIDIA card, "
+            f"`{pip_install('onnxruntime')}` (onnxruntime-gpu for an NVIDIA card, "
             f"onnxruntime-directml for Windows without one)"
         ) from error
     there = onnxruntime.get_available_providers()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from types import ModuleType
 
+from ..command_lines import pip_install
 from .estimator import PerceptionError
 
 
@@ -15,7 +15,7 @@ def opencv() -> ModuleType:
     except ImportError as error:
         raise PerceptionError(
             f"masks and inpainting need OpenCV, which cannot be imported ({error}): install it with "
-            f"`{sys.executable} -m pip install opencv-python`"
+            f"`{pip_install('opencv-python')}`"
         ) from error
     module: ModuleType = cv2
     return module

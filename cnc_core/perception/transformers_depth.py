@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..command_lines import pip_install
 from .estimator import PerceptionError, Preprocessing
 
 METRIC_MODELS = frozenset({"depth_pro", "glpn", "prompt_depth_anything", "zoedepth"})
@@ -151,7 +151,7 @@ def load_transformers_depth(
     except ImportError as error:
         raise PerceptionError(
             f"the depth model in {folder} needs the transformers library, which cannot be imported ({error}): install "
-            f"it with `{sys.executable} -m pip install transformers`"
+            f"it with `{pip_install('transformers')}`"
         ) from error
     offline = {"local_files_only": True, "trust_remote_code": False}
     try:

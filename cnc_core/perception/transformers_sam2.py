@@ -8,7 +8,6 @@ imported when a model is loaded, not before.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from ..command_lines import pip_install
 from .estimator import PerceptionError
 from .selection import Box, Point
 
@@ -102,7 +102,7 @@ def load_transformers_sam2(
     except ImportError as error:
         raise PerceptionError(
             f"the SAM 2 in {folder} needs transformers 4.56 or newer ({error}): install it with "
-            f"`{sys.executable} -m pip install -U transformers`"
+            f"`{pip_install('-U', 'transformers')}`"
         ) from error
     kind = _model_type(folder)
     if kind not in MODEL_TYPES:

@@ -1,4 +1,4 @@
-"""The models that `python -m cnc_core.perception` lists and fetches: the one table of them.
+"""The models that `python cnc.py` lists and fetches: the one table of them.
 
 A size and a SHA-256 stand here only where they were taken from the file itself; None means that the file could
 not be had when this was written. Then its network's number of parameters stands for it, rounded down: a file in half
@@ -8,12 +8,9 @@ precision has 2 bytes for each, and no file of the table has more than 8.
 from __future__ import annotations
 
 import difflib
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-PACK = Path(__file__).resolve().parents[2]
-"""This repository, from which the command runs."""
+from ..command_lines import SCRIPT, command_line
 
 
 @dataclass(frozen=True)
@@ -218,5 +215,4 @@ def fetchable(kind: str, name: str) -> list[Weights]:
 
 def command(what: str) -> str:
     """The command that fetches an entry by its name, or that shows all (`list`), by the Python that runs now."""
-    arguments = what if what == "list" else f"fetch {what}"
-    return f'cd "{PACK}" && "{sys.executable}" -m cnc_core.perception {arguments}'
+    return command_line(str(SCRIPT), *(["list"] if what == "list" else ["fetch", what]))

@@ -114,8 +114,8 @@ def whole_method() -> Sheet:
         "fuser), an exemplar for each layer (global fuser), and a mask that keeps each exemplar to its layer "
         "(soft guidance).\n\n## Models\n" + SD_MODELS + "\nThe authors took masks by **U2-Net** and depth by "
         "**DPT-Large**. In the pack's folder:\n\n"
-        "`python -m cnc_core.perception fetch u2net-onnx` into `models/saliency`\n\n"
-        "`python -m cnc_core.perception fetch dpt-large` into `models/depth_estimation`\n\n"
+        "`python cnc.py fetch u2net-onnx` into `models/saliency`\n\n"
+        "`python cnc.py fetch dpt-large` into `models/depth_estimation`\n\n"
         "Any other estimator in those folders is listed too.\n\n" + STAND_IN,
         height=520,
     )
@@ -213,8 +213,8 @@ def two_photographs() -> Sheet:
         "exemplar of its layer, so that the picture keeps the look of both. Describe the picture you want in the "
         "prompt.\n\nThe thing sits where it sits in its own photograph. To move or scale it, put *Place Layer* "
         "before this.\n\n## Models\n" + SD_MODELS + "\nIn the pack's folder:\n\n"
-        "`python -m cnc_core.perception fetch isnet` into `models/saliency`\n\n"
-        "`python -m cnc_core.perception fetch depth-anything-v2-small` into `models/depth_estimation`\n\n" + STAND_IN,
+        "`python cnc.py fetch isnet` into `models/saliency`\n\n"
+        "`python cnc.py fetch depth-anything-v2-small` into `models/depth_estimation`\n\n" + STAND_IN,
         height=500,
     )
     return sheet
@@ -311,8 +311,8 @@ def restyled_object() -> Sheet:
         "background is inpainted for its depth alone; in the end only the object is taken from the new picture, "
         "all else stays as it was.\n\n- \u03bb foreground says how strongly.\n- Another object: connect a mask, from "
         "*Select Object* or painted in the mask editor.\n\n## Models\n" + SD_MODELS + "\nIn the pack's folder:\n\n"
-        "`python -m cnc_core.perception fetch isnet` into `models/saliency`\n\n"
-        "`python -m cnc_core.perception fetch depth-anything-v2-small` into `models/depth_estimation`\n\n" + STAND_IN,
+        "`python cnc.py fetch isnet` into `models/saliency`\n\n"
+        "`python cnc.py fetch depth-anything-v2-small` into `models/depth_estimation`\n\n" + STAND_IN,
         height=500,
     )
     return sheet

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import folder_paths
 
+from ...cnc_core.command_lines import PACK, SCRIPT, quoted
+
 FUSERS = "cnc"
-PACK = Path(__file__).resolve().parents[2]
 
 
 def register_folder(name: str, extensions: set[str]) -> None:
@@ -52,6 +53,7 @@ def without_server_paths(text: str) -> str:
     that runs is ``python``.
     """
     names = {sys.executable: "python", str(PACK): f"custom_nodes/{PACK.name}", str(Path.home()): "~"}
+    names |= {quoted(sys.executable): "python", quoted(str(SCRIPT)): quoted(f"custom_nodes/{PACK.name}/{SCRIPT.name}")}
     names |= {folder_paths.base_path: "ComfyUI", folder_paths.models_dir: "models"}
     for name in ("input", "output", "temp", "user"):
         names[getattr(folder_paths, f"get_{name}_directory")()] = name

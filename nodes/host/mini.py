@@ -55,8 +55,7 @@ def check_files() -> None:
     missing = [name for name in FILES if not (FOLDER / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"CnC-Mini is not whole: {', '.join(missing)} missing from {FOLDER}. Get the pack again, or train the "
-            "Mini with `python -m training mini` in the pack's folder"
+            f"CnC-Mini is not whole: {', '.join(missing)} missing from {FOLDER}. Install the pack again"
         )
 
 

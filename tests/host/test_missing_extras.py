@@ -19,6 +19,7 @@ from devtools.server import Server
 from ..perception import onnx_files, salience_files
 from ..perception.models import make_dpt, make_midas
 from ..perception.sam2_files import write_sam2
+from .conftest import Host
 
 Prompt = dict[str, dict[str, object]]
 
@@ -88,3 +89,16 @@ def test_what_lacks_is_told_with_the_command_that_brings_it(bare: Server, posted
 def test_what_needs_none_of_it_works(bare: Server, posted: Prompt) -> None:
     run = bare.run(posted)
     assert run.error is None and "4" in run.outputs
+
+
+@pytest.mark.parametrize("name", ["compose-and-conquer", "compose and conquer"])
+def test_a_command_of_the_pack_is_shown_without_the_machines_paths(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """Quoted in the folder of ComfyUI, it is one that runs; the console has it with its whole paths."""
+    folders, lines = host.pack.part("nodes.host.folders"), host.pack.part("cnc_core.command_lines")
+    script = tmp_path / "my ComfyUI" / "custom_nodes" / name / "cnc.py"
+    monkeypatch.setattr(folders, "PACK", script.parent)
+    monkeypatch.setattr(folders, "SCRIPT", script)
+    shown = folders.without_server_paths(f"get it by `{lines.command_line(str(script), 'fetch', 'isnet')}`")
+    assert shown == f"get it by `python {lines.quoted(f'custom_nodes/{name}/cnc.py')} fetch isnet`"

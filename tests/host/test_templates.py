@@ -186,7 +186,7 @@ def test_its_note_names_the_models_and_where_they_go(stage: Server, name: str) -
                 assert model["url"].startswith("https://huggingface.co/") and model["url"] in note
         for choice in values.values():
             if choice in FETCHED:
-                assert f"python -m cnc_core.perception fetch {FETCHED[choice]}`" in note
+                assert f"python cnc.py fetch {FETCHED[choice]}`" in note
 
 
 def test_the_host_offers_them_with_their_thumbnails(stage: Server) -> None:
