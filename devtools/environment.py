@@ -40,6 +40,10 @@ FRONT_END_WHEEL = "comfyui_frontend_package-1.58.1-py3-none-any.whl"
 FRONT_END_SHA256 = "37912597537a731a8f421179618a736c24184c5bdbfa327f38b2fb7c291852d9"
 FRONT_END_INSIDE = "comfyui_frontend_package/static/"
 
+# What pip has chosen once and the tests have passed with, for all that is not pinned here. Written by
+# `python -m devtools.environment lock` from a .venv that was made anew without it.
+CONSTRAINTS = ROOT / "devtools" / "constraints.txt"
+
 # For this test host alone: the pack never asks for a torch, it uses the ComfyUI's.
 TORCH = ("torch==2.13.0", "torchvision==0.28.0")  # the pair that belongs together
 MODULES = ("torch", "torchvision", "numpy", "aiohttp", "PIL", "safetensors", "cv2", "pytest")
@@ -146,8 +150,9 @@ def _wheel(name: str, sha256: str, what: str) -> Path:
 
 def _install() -> bool:
     """All packages in .venv; return whether something had to be installed."""
-    wanted = requirements()
-    asked = hashlib.sha256(json.dumps([platform.python_version(), wanted]).encode()).hexdigest()
+    listed, locked = requirements(COMFY), CONSTRAINTS.read_text(encoding="utf-8")
+    wanted = [*listed, "--constraint", str(CONSTRAINTS)]
+    asked = hashlib.sha256(json.dumps([platform.python_version(), listed, locked]).encode()).hexdigest()
     stamp = VENV / "dev-stamp"
     if stamp.is_file() and stamp.read_text() == asked:
         found = f"import importlib.util as u; raise SystemExit(not all(map(u.find_spec, {MODULES!r})))"
@@ -171,16 +176,16 @@ def _install() -> bool:
     return True
 
 
-def requirements() -> list[str]:
-    """What .venv holds: torch, ComfyUI's list, the pack's list, and the extras that the tests use."""
+def requirements(comfy: Path) -> list[str]:
+    """What the tests need beside a ComfyUI: torch, its list, the pack's list, and the extras that the tests use."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8-sig"))["project"]
     extras = project["optional-dependencies"]
-    comfy = [line for line in _lines(COMFY / "requirements.txt") if line not in ("torch", "torchvision", "torchaudio")]
+    hosts = [line for line in _lines(comfy / "requirements.txt") if line not in ("torch", "torchvision", "torchaudio")]
     # The same OpenCV without its windows: a test machine may have no display libraries.
     pack = [re.sub(r"^opencv-python\b", "opencv-python-headless", line) for line in _lines(ROOT / "requirements.txt")]
     names = ("perception", "training", "eight-bit", "scale", "evaluation", "dev")
     used = [line for name in names for line in extras[name]]
-    return [*TORCH, "requests", *comfy, *pack, *used]
+    return [*TORCH, "requests", *hosts, *pack, *used]
 
 
 def _lines(path: Path) -> list[str]:
@@ -232,3 +237,18 @@ def _succeeds(command: Sequence[str]) -> bool:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def lock() -> None:
+    """Write down the versions in .venv, but for torch's, which depend on the machine."""
+    command = [str(PYTHON), "-m", "pip", "freeze", "--exclude", "torch", "--exclude", "torchvision"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [line for line in done.stdout.splitlines() if re.fullmatch(r"[\w.-]+==[\w.!]+", line)]
+    CONSTRAINTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":  # `lock`, or the folder of a ComfyUI: the requirements to test on that one
+    if sys.argv[1:] == ["lock"]:
+        lock()
+    else:
+        print("\n".join(requirements(Path(sys.argv[1]))))

@@ -10,6 +10,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from devtools import environment, hosts
 from devtools.link import NAME, link_pack
@@ -115,6 +117,35 @@ def test_both_lists_of_requirements_agree(root: Path) -> None:
     lines = (root / "requirements.txt").read_text().splitlines()
     assert sorted(line for line in lines if line and not line.startswith("#")) == sorted(project["dependencies"])
     assert not any(line.startswith("torch") for line in lines)
+
+
+def test_the_lock_has_a_fitting_version_of_all_that_is_asked_for(comfy: Path) -> None:
+    pins = dict(line.split("==") for line in environment.CONSTRAINTS.read_text().splitlines())
+    versions = {canonicalize_name(name): version for name, version in pins.items()}
+    asked = [Requirement(line) for line in environment.requirements(comfy) if line not in environment.TORCH]
+    asked = [one for one in asked if one.marker is None or one.marker.evaluate()]
+    wrong = [
+        str(one)
+        for one in asked
+        if not one.specifier.contains(versions.get(canonicalize_name(one.name), "0"), prereleases=True)
+    ]
+    assert len(asked) > 20 and wrong == []
+
+
+def test_the_environment_is_made_by_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comfy: Path) -> None:
+    """And made anew where the lock has changed."""
+    calls: list[tuple[str, ...]] = []
+    lock = tmp_path / "constraints.txt"
+    lock.write_text("numpy==2.0.0\n")
+    monkeypatch.setattr(environment, "COMFY", comfy)
+    monkeypatch.setattr(environment, "VENV", tmp_path)
+    monkeypatch.setattr(environment, "PYTHON", Path(sys.executable))
+    monkeypatch.setattr(environment, "CONSTRAINTS", lock)
+    monkeypatch.setattr(environment, "_pip", lambda *arguments: calls.append(arguments))
+    assert environment._install() and not environment._install()
+    lock.write_text("numpy==2.0.1\n")
+    assert environment._install()
+    assert [call[-2:] for call in calls] == [("--constraint", str(lock))] * 2
 
 
 def test_a_machine_without_a_browser_is_told_what_to_install(root: Path, tmp_path: Path) -> None:
