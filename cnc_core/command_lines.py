@@ -20,9 +20,9 @@ SCRIPT = PACK / "cnc.py"
 finds no module in the current folder."""
 
 
-def command_line(*arguments: str, windows: bool = sys.platform == "win32") -> str:
+def command_line(*arguments: str) -> str:
     """Return the command that runs this Python with these arguments."""
-    return " ".join(quoted(part, windows=windows) for part in (sys.executable, *arguments))
+    return " ".join(quoted(part) for part in (sys.executable, *arguments))
 
 
 def pip_install(*arguments: str) -> str:

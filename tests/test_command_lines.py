@@ -16,19 +16,19 @@ from cnc_core.perception.weights import command
 
 SHELLS = {
     "sh": ["-c"],
-    "cmd": ["/d", "/c"],
     "powershell": ["-NoProfile", "-Command"],
     "pwsh": ["-NoProfile", "-Command"],
 }
-"""The shells that a user may have, each with the option that runs a line."""
+"""Each shell's option that runs a line; cmd is given it as a string."""
 
 
-def lines_for_this_system() -> list[str]:
+def shells_here() -> list[str]:
+    """The shells of this system that are installed."""
     names = ("cmd", "powershell", "pwsh") if sys.platform == "win32" else ("sh",)
     return [name for name in names if shutil.which(name)]
 
 
-@pytest.mark.parametrize("shell", lines_for_this_system())
+@pytest.mark.parametrize("shell", shells_here())
 def test_a_command_runs_in_each_shell(shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python and script in folders with spaces, brackets and an ampersand; the shell gets the line as pasted."""
     venv.create(tmp_path / "my python (1) & co")
@@ -38,11 +38,10 @@ def test_a_command_runs_in_each_shell(shell: str, tmp_path: Path, monkeypatch: p
     script.parent.mkdir()
     script.write_text("import sys; print(sys.argv[1:])")
     line = command_line(str(script), "fetch", "name")
-    options = SHELLS[shell]
     if shell == "cmd":  # as a string: what subprocess makes of a list is not what a user pastes
         done = subprocess.run(f'cmd /d /s /c "{line}"', cwd=tmp_path, capture_output=True, text=True)
     else:
-        done = subprocess.run([shell, *options, line], cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run([shell, *SHELLS[shell], line], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.strip() == "['fetch', 'name']", done.stderr
 
 

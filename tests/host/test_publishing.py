@@ -34,7 +34,8 @@ FLAGGED_CALLS = frozenset(
 REASONS = {
     "cnc_core/perception/download.py: http": "the status codes and the reply of urllib",
     "cnc_core/perception/download.py: urllib": "the command `fetch` alone; no node imports it. Files of plain "
-    "addresses and of the npm registry, resumed, bounded in size, checked: no library that ComfyUI brings does that",
+    "addresses, of npm and of the hub: resumed, bounded in size while they come, checked. huggingface_hub would do the "
+    "hub's, but writes all that a server sends before it looks at the size",
     "cnc_core/pickled.py: pickletools": "reads the opcodes of a checkpoint as text, so that no pickle is ever executed",
 }
 """Where the archive has any of it, and why."""
@@ -142,6 +143,7 @@ def test_the_archive_is_a_whole_pack(comfy_cli: Path, checkout: Path, comfy: Pat
         path.name for path in pack.iterdir()
     }
     assert {"README.md", "LICENSE", "CHANGELOG.md", "requirements.txt"} <= {path.name for path in pack.iterdir()}
+    assert "isnet" in run([sys.executable, "-I", pack / "cnc.py", "list"], tmp_path)
     with Server(comfy, pack=pack) as server:
         for picture in demo.PICTURES.glob("*.png"):
             (server.input / picture.name).write_bytes(picture.read_bytes())
