@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from devtools.documentation.results import packed, unpacked
+from training.evaluate import layered
 from training.evaluate.folder import Part, RunFolder
+from training.evaluate.layered import TRUE
 from training.evaluate.order import WAYS, score
 from training.evaluate.statistics import Estimate, difference, estimate, ratio
 from training.evaluate.style import ANSWERS, REGIONS, column, leaks
@@ -49,6 +51,22 @@ def test_order_of_the_shipped_model() -> None:
     for exemplars in ("off", "on"):
         means = [100 * estimate(order(parts, "main", way, exemplars)).mean for way in WAYS[:3]]
         assert "{:.1f}, {:.1f} and {:.1f}".format(*means) in FLAT
+
+
+def test_order_and_material_of_three_layers() -> None:
+    parts = unpacked(RESULTS / "layers_3.json")
+    figures = ("all pairs", "pair 1, 2", "pair 2, 3", "material, mean", "leakage")
+    for row, name in (("as asked", "main: layers, as asked"), ("reversed", "main: layers, reversed"),
+                      ("looks", "main: layers, looks"), ("true renders, decoded", TRUE)):  # fmt: skip
+        found = layered.scores(parts[f"layers {name}"])
+        assert f"| {row} | {' | '.join(estimate(found[figure]).share() for figure in figures)} |" in CARD
+    for name in ("as asked", "looks"):
+        found = layered.scores(parts[f"layers main: layers, {name}"])
+        shown = [100 * estimate(found[f"material, layer {k}"]).mean for k in (1, 2, 3)]
+        assert "{:.1f}, {:.1f} and {:.1f}".format(*shown) in FLAT
+    true, asked = (layered.scores(parts[f"layers {name}"]) for name in (TRUE, "main: layers, as asked"))
+    for figure in (f"depth, layer {k}" for k in (1, 2, 3)):
+        assert abs(estimate(asked[figure]).mean - estimate(true[figure]).mean) < 0.003
 
 
 @pytest.mark.parametrize("arm", ["together", "ablation", "single_z", "single_max", "paper_order"])
