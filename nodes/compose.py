@@ -123,7 +123,7 @@ class Compose(io.ComfyNode):
 
 
 def _expansion(node: type[io.ComfyNode], linked: dict[str, Any], mask_link: Any) -> tuple[GraphBuilder, list[Any]]:
-    """Return the parts and the links to the outputs of a running Compose.
+    """Return the parts and the links to the outputs of a running Compose. Numbers order their pictures on the node.
 
     Args:
         node: the running node.
@@ -132,12 +132,12 @@ def _expansion(node: type[io.ComfyNode], linked: dict[str, Any], mask_link: Any)
     """
     graph = GraphBuilder()
     if mask_link is None:
-        mask_link = salient_mask_parts(graph, linked["foreground"], linked["saliency"], parts=("salience", "mask"))
+        mask_link = salient_mask_parts(graph, linked["foreground"], linked["saliency"], parts=("1_salience", "2_mask"))
     background = linked.get("background")
     if background is None:
         inpainted = graph.node(
             "CnC_InpaintBackground",
-            "background",
+            "3_background",
             image=linked["foreground"],
             mask=mask_link,
             inpainter=linked["inpainter"],
@@ -145,8 +145,8 @@ def _expansion(node: type[io.ComfyNode], linked: dict[str, Any], mask_link: Any)
         )
         background = inpainted.out(0)
 
-    fg_depth = depth_part(graph, linked["foreground"], linked["depth"], mask_link, "fg_depth")
-    bg_depth = depth_part(graph, background, linked["depth"], part="bg_depth")
+    fg_depth = depth_part(graph, linked["foreground"], linked["depth"], mask_link, "4_fg_depth")
+    bg_depth = depth_part(graph, background, linked["depth"], part="5_bg_depth")
     styles = {
         name: exemplar_part(graph, linked[name], linked["clip_vision"], name)
         for name in ("fg_style", "bg_style")
@@ -174,7 +174,7 @@ def _without_words(
     tokens = graph.node("CnC_ApplyGlobalFuser", "tokens", fusers=linked["fusers"], absent=ABSENT[0], **styles)
     model = graph.node(
         "CnC_SoftGuidance",
-        "guidance",
+        "6_guidance",
         model=linked["model"],
         tokens=tokens.out(0),
         mask=mask_link,

@@ -89,11 +89,11 @@ class SplitLayers(io.ComfyNode):
             mask_link = linked.get("mask")
             if mask is None:
                 mask_link = salient_mask_parts(
-                    graph, linked["image"], saliency, threshold=threshold, parts=("salience", "mask")
+                    graph, linked["image"], saliency, threshold=threshold, parts=("1_salience", "2_mask")
                 )
             split = graph.node(
                 "CnC_SplitLayers",
-                "split",
+                "3_split",
                 image=linked["image"],
                 inpainter=inpainter,
                 dilation=dilation,

@@ -153,7 +153,7 @@ def test_a_mask_splits_the_picture_exactly(layers: Server, inpainter: str) -> No
 def test_without_a_mask_the_object_is_found_and_a_new_threshold_finds_it_anew_but_runs_no_network(
     layers: Server,
 ) -> None:
-    salience, refined, triplet = "2.0.0.salience", "2.0.0.mask", "2.0.0.split"
+    salience, refined, triplet = "2.0.0.1_salience", "2.0.0.2_mask", "2.0.0.3_split"
     first = layers.run(split("scene.png", dilation=0))
     assert first.error is None
     assert {salience, refined, triplet} <= set(first.executed)
@@ -173,7 +173,7 @@ def test_without_a_mask_the_object_is_found_and_a_new_threshold_finds_it_anew_bu
 def test_with_a_mask_a_new_threshold_changes_nothing_and_fills_nothing_again(layers: Server) -> None:
     first = layers.run(split("disc.png", mask=["1", 1], threshold=0.6))
     second = layers.run(split("disc.png", mask=["1", 1], threshold=0.7))
-    assert "2.0.0.split" in first.executed and "2.0.0.split" not in second.executed
+    assert "2.0.0.3_split" in first.executed and "2.0.0.3_split" not in second.executed
     assert second.error is None
 
 
