@@ -152,3 +152,19 @@ def test_small_pictures_are_left_out_by_default(photographs: Path) -> None:
         name for name, reason in left_out(manifest).items() if reason == "too small"
     }
     assert manifest.options["min_side"] == 32
+
+
+def test_work_says_so_from_its_first_batch_and_warns_of_networks_that_know_no_photographs(photographs: Path) -> None:
+    _, said = made(photographs, batch_size=1, min_object=0.0)
+    first = next(place for place, line in enumerate(said) if line.startswith("1/2 items"))
+    assert first < next(place for place, line in enumerate(said) if line.startswith("shard 000000"))
+    assert any(line.startswith("warning: autoencoder, image_encoder, mask: mini knows") for line in said)
+
+
+def test_scenes_are_what_the_minis_networks_know(tmp_path: Path) -> None:
+    said: list[str] = []
+    config = PrepareConfig(
+        tmp_path / "set", "scenes", scenes=2, size=64, inpainter="given", depth="given", text_encoder="none"
+    )
+    prepare(config, say=said.append)
+    assert not any("warning" in line for line in said)

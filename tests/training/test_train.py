@@ -22,6 +22,7 @@ from training.prepared import PreparedError, PreparedSet
 from training.train import TrainConfig, Trainer, TrainingStopped, train_stage
 from training.train.config import DROPS
 from training.train.draws import draw
+from training.train.grids import LABEL_HEIGHT
 from training.train.logs import read_log
 from training.train.order import Drawn, Order
 from training.train.plan import plan
@@ -225,12 +226,18 @@ def test_a_run_leaves_what_comfyui_loads(
     assert left == [f"step_{step:08d}.{kind}" for step in (4, 6) for kind in ("safetensors", "state.safetensors")]
     log = read_log(config.out)
     validated = {line["step"]: line["validation_loss"] for line in log if "validation_loss" in line}
-    assert list(validated) == [2, 4, 6]
+    assert list(validated) == [0, 2, 4, 6]
+    assert validated.pop(0) > 0, "what training starts from; there is no checkpoint of it"
     assert told["steps"] == str(min(validated, key=lambda step: validated[step]))
     assert [line["samples"] for line in log if "loss" in line] == [4 * step for step in range(1, 7)]
     grids = sorted((config.out / "grids").iterdir())
     assert [path.name for path in grids] == ["00000000.png", "00000003.png", "00000006.png"]
-    assert Image.open(grids[0]).size == (5 * 128, 2 * 128)
+    labelled = Image.open(grids[0])
+    assert labelled.size == (5 * 128, LABEL_HEIGHT + 2 * 128)
+    for column in range(5):
+        strip = labelled.convert("L").crop((128 * column, 0, 128 * column + 128, LABEL_HEIGHT))
+        assert strip.getextrema()[0] < 128, f"column {column} has no label"
+    assert out.index("step 0: validation loss") < out.index("step 0: drawing a grid of 2 results")
     assert list((config.out / "tensorboard").iterdir())
 
 

@@ -123,6 +123,8 @@ def measured(config: TablesConfig, metric: Metric, made: Pictures) -> tuple[Row,
         return inputs, lambda: pictures.lpips(made, true, weights, config.lpips_backbone, device)
     if metric == "ssim":
         return {"reference": true.key()}, lambda: pictures.ssim(made, true)
+    if config.depth_estimator == "mini":
+        print("warning: --depth-estimator mini knows the simple solids of CnC-Mini's world alone, no photographs")
     inputs = {"reference": true.key(), "estimator": config.depth_estimator}
     return inputs, lambda: pictures.depth_error(made, true, config.depth_estimator, config.models)
 

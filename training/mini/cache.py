@@ -90,6 +90,8 @@ class SceneCache:
     def fill(self) -> None:
         """Render what is missing."""
         began, start = time.monotonic(), self._ready
+        if start < self.count:
+            print(f"rendering scenes {start} to {self.count}", flush=True)
         batch = _BATCH[self.device.type]
         for first in range(start, self.count, batch):
             last = min(first + batch, self.count)

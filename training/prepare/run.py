@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +21,7 @@ from ..prepared import ArraySpec, Manifest, SetWriter, Skip, array_specs
 from .batches import Work
 from .config import GIVEN, NO_TEXT, PrepareConfig, open_source
 from .diffusion_inpaint import is_diffusion
-from .encoders import caption_dim, encoder_path, model_facts, picture_dim
+from .encoders import MINI, caption_dim, encoder_path, model_facts, picture_dim
 from .local_engine import run_here
 from .ray_engine import run_on_ray
 from .sources import Source, SourceError
@@ -31,6 +32,10 @@ ENGINES: dict[str, Callable[[PrepareConfig, Source, Iterable[Work]], Iterator[Wo
     "local": run_here,
     "ray": run_on_ray,
 }
+
+
+_SAY_EVERY = 30.0
+"""Seconds between lines of progress."""
 
 
 class TooManyBroken(RuntimeError):
@@ -50,7 +55,7 @@ def prepare(config: PrepareConfig, *, say: Callable[[str], None] = print) -> Man
         ids = sorted(source.ids())[: config.limit]
         if not ids or len(set(ids)) < len(ids):
             raise SourceError(f"the source has {len(ids)} items, {len(set(ids))} of them different")
-        for note in source.notes():
+        for note in (*source.notes(), *_unfit(config)):
             say(note)
         writer = SetWriter(config.out, _plan(config, source, ids))
         save_config(config, config.out / "config.toml")
@@ -64,6 +69,18 @@ def prepare(config: PrepareConfig, *, say: Callable[[str], None] = print) -> Man
     return manifest
 
 
+def _unfit(config: PrepareConfig) -> list[str]:
+    """A warning where the Mini's networks are to see photographs."""
+    roles = ["mask", "autoencoder", "image_encoder", "text_encoder"] + ["depth"] * (config.condition == "depth")
+    names = [role for role in roles if getattr(config, role) == MINI]
+    if config.source == "scenes" or not names:
+        return []
+    return [
+        f"warning: {', '.join(sorted(names))}: mini knows the simple solids of CnC-Mini's world alone; for photographs "
+        f"name other models"
+    ]
+
+
 def _fill(
     config: PrepareConfig,
     source: Source,
@@ -73,12 +90,17 @@ def _fill(
     say: Callable[[str], None],
 ) -> None:
     skipped = [skip for shard in writer.manifest.shards for skip in shard.skipped]
-    began, done = time.monotonic(), 0
+    began, done, processed, last = time.monotonic(), 0, 0, -math.inf
     todo = sum(len(_of_shard(config, ids, number)) for number in missing)
     finished = ENGINES[config.engine](config, source, _works(config, ids, missing))
 
     def counted() -> Iterator[Work]:
+        nonlocal processed, last
         for work in finished:
+            processed += len(work.ids)
+            if time.monotonic() - last > _SAY_EVERY:  # a shard may take an hour, and the first word comes at once
+                last = time.monotonic()
+                say(f"{processed}/{todo} items, {processed / (last - began):.1f} a second")
             skipped.extend(work.skipped)
             _check_broken(skipped, config.max_broken)
             yield work

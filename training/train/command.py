@@ -40,4 +40,5 @@ def main(arguments: argparse.Namespace) -> None:
                 print(f"train: {interrupted}", file=sys.stderr, flush=True)
             code = 128 + interrupted.signal  # as a shell says of a command that a signal has ended
         end_processes(code)
-        sys.exit(code)
+        if code:
+            sys.exit(code)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,6 +21,10 @@ from .logs import RunLog
 
 if TYPE_CHECKING:
     from .loop import Trainer
+
+
+COLUMNS = ("picture", "foreground map", "background map", "mask", "result")
+LABEL_HEIGHT = 14
 
 
 class Grids:
@@ -46,10 +52,13 @@ class Grids:
         trainer = self._trainer
         if not trainer.is_main:
             return
+        if log:
+            count, steps = len(self._indices), trainer.config.grid_steps
+            log.say(f"step {trainer.step}: drawing a grid of {count} results in {steps} sampling steps each")
         trainer.network.eval()
         with trainer.average.in_place() if trainer.average else nullcontext():
             rows = [self._row(place) for place in range(len(self._indices))]
-        grid = torch.cat([torch.cat(row, dim=2) for row in rows], dim=1)
+        grid = torch.cat([_labels(rows[0]), *(torch.cat(row, dim=2) for row in rows)], dim=1)
         self._folder.mkdir(exist_ok=True)
         _write_png(self._folder / f"{trainer.step:08d}.png", grid)
         if log:
@@ -72,6 +81,16 @@ class Grids:
 def _fitted(values: Tensor, size: torch.Size) -> Tensor:
     """A map (1, H, W) as a picture (3, *size); what the stage does not see is black."""
     return F.interpolate(values.unsqueeze(1), size, mode="nearest")[0].expand(3, -1, -1).cpu()
+
+
+def _labels(row: Sequence[Tensor]) -> Tensor:
+    """A strip (3, LABEL_HEIGHT, W) with the name of each picture of a row above it."""
+    strip = Image.new("RGB", (sum(picture.shape[2] for picture in row), LABEL_HEIGHT), "white")
+    draw, left = ImageDraw.Draw(strip), 0
+    for name, picture in zip(COLUMNS, row, strict=True):
+        draw.text((left + 2, 1), name, fill="black")
+        left += picture.shape[2]
+    return torch.from_numpy(np.array(strip)).permute(2, 0, 1).float() / 255
 
 
 def _write_png(path: Path, picture: Tensor) -> None:

@@ -79,7 +79,7 @@ def _whole_lines(path: Path) -> list[str]:
 
 
 def _cut(path: Path, step: int) -> None:
-    kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+    kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step] if step else []
     with replacing(path) as unfinished:
         unfinished.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 

@@ -35,6 +35,7 @@ from .grids import Grids
 from .interruption import StopRequest
 from .loader import Batch, Loader
 from .logs import RunLog
+from .optimizers import make_optimizer
 from .order import Drawn, Order
 from .processes import check_alike, end_processes, from_main, make_accelerator
 from .resume import load_run, settings_of_all
@@ -113,7 +114,7 @@ class Trainer:
         if config.compile:
             self.network.compile()
         self.parameters = self.network.trained()
-        self.optimizer = _optimizer(config, list(self.parameters.values()))
+        self.optimizer = make_optimizer(config, list(self.parameters.values()))
         self.model, self._stepper = self.accelerator.prepare(self.network, self.optimizer)
         self.average = Average(self.parameters, config.ema) if config.ema else None
         self.step, self.best_loss, self.last_loss = 0, math.inf, math.nan
@@ -125,8 +126,8 @@ class Trainer:
         self.resume(checkpoints)
         log = self._open_log()
         grids = Grids(self) if config.grid_every else None
-        if self.step == 0 and grids:
-            grids.draw(log)
+        if self.step == 0:
+            self._look_before(log, grids)
         turns = (self.own_turns(step) for step in range(self.step, self.total))
         batches = self.loader.ahead(micro for step_turns in turns for micro in step_turns)
         try:
@@ -155,6 +156,15 @@ class Trainer:
         if self.is_main:
             print(_how_to_load(result), flush=True)
         return result
+
+    def _look_before(self, log: RunLog | None, grids: Grids | None) -> None:
+        """The validation loss and the grid that training starts from."""
+        if self.order.held_out:
+            loss = self.validation_loss()
+            if log:
+                log.validation(0, loss, best=False)
+        if grids:
+            grids.draw(log)
 
     def train_step(self, batches: Sequence[Batch]) -> dict[str, float | int]:
         """One optimisation step on this process's share of a batch, in micro-batches; returns what is logged."""
@@ -323,18 +333,6 @@ class Trainer:
 
 
 _DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def _optimizer(config: TrainConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError as error:
-        raise ConfigError(
-            "8-bit AdamW needs bitsandbytes: `pip install bitsandbytes`, or this package's extra `eight-bit`"
-        ) from error
-    return AdamW8bit(parameters, config.learning_rate, weight_decay=config.weight_decay)
 
 
 def _how_to_load(result: Result) -> str:
