@@ -30,7 +30,7 @@ from .train_inputs import TINY, tiny_config, write_base, write_set
 
 @pytest.mark.parametrize("held_out", [23, 64])
 def test_a_set_that_is_all_held_out_is_refused_in_words(tmp_path: Path, held_out: int) -> None:
-    with pytest.raises(ConfigError, match=rf"{held_out} held-out samples leave none of the set's 23.*lower held_out"):
+    with pytest.raises(ConfigError, match=rf"{held_out} held-out samples leave none of 23 samples.*lower held_out"):
         Trainer(tiny_config(tmp_path, held_out=held_out))
 
 

@@ -80,8 +80,9 @@ class RunFolder:
         self._write("tables.md", "\n".join((self.path / f"{name}.md").read_text(encoding="utf-8") for name in names))
 
     def _of_part(self, name: str, ending: str) -> Path:
-        """A part's file; its name is some words, so that a space counts as an underscore."""
-        return self.path / "parts" / f"{slug(name.replace(' ', '_'))}.{ending}"
+        """A part's file, whose first line says which part it is; what is not ASCII gets a name of its own."""
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name) if name.isascii() else slug(name)
+        return self.path / "parts" / f"{plain}.{ending}"
 
     def _write(self, name: str, text: str) -> None:
         with replacing(self.path / name) as unfinished:

@@ -30,7 +30,7 @@ class Order:
     def __init__(self, samples: int, seed: int, held_out: int) -> None:
         if held_out >= samples:
             raise ConfigError(
-                f"{held_out} held-out samples leave none of the set's {samples} to train on; lower held_out, or "
+                f"{held_out} held-out samples leave none of {samples} samples to train on; lower held_out, or "
                 f"prepare more"
             )
         shuffled = np.random.default_rng((seed, _HELD_OUT)).permutation(samples)
