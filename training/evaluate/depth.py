@@ -124,7 +124,7 @@ def run(config: DepthConfig, arm: Arm, reader: Reader, scenes: list[Scene], laye
 
 
 def _write(config: DepthConfig, name: str, places: list[int], pictures: Tensor) -> None:
-    folder = config.out / "pictures" / slug(name)
+    folder = config.out / "pictures" / slug(name.replace(" ", "_"))
     for place, picture in zip(places, pictures, strict=True):
         if place < config.pictures:
             folder.mkdir(parents=True, exist_ok=True)
