@@ -28,7 +28,6 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cnc_core.depth_layers import TEXT_WEIGHT
@@ -46,11 +45,11 @@ from .sampling import Arm
 from .settings import Common
 from .sheet import strip, write_strips
 from .statistics import difference, estimate
+from .style import grown
 
 Condition = Literal["as asked", "reversed", "looks", "ambiguous caption", "ambiguous caption, words by layer"]
 CONDITIONS: tuple[Condition, ...] = ("as asked", "reversed", "looks")
 TWO_SOLIDS: tuple[Condition, ...] = ("ambiguous caption", "ambiguous caption, words by layer")
-WITHIN = 3  # pixels: nearer to an outline, one that is out of place looks like leakage
 TRUE = "true renders"
 
 
@@ -94,22 +93,18 @@ class Networks:
     depth: Reader
 
 
-def is_reversed(condition: Condition) -> bool:
-    """Whether the farthest solid is asked to be the nearest."""
-    return condition == "reversed"
-
-
 def requests(trials: LayeredTrials, condition: Condition, batch: int) -> Iterator[tuple[list[int], LayeredRequest]]:
     """What is asked, a batch of scenes at a time, whose words are equally long: their places and the request."""
-    source = [scene.reversed() for scene in trials.scenes] if is_reversed(condition) else trials.scenes
-    pictures = trials.reversed if is_reversed(condition) else trials.pictures
+    scenes_asked, pictures = trials.scenes, trials.pictures
+    if condition == "reversed":
+        scenes_asked, pictures = [scene.reversed() for scene in trials.scenes], trials.reversed
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for place, scene in enumerate(source):
+    for place, scene in enumerate(scenes_asked):
         groups[word_lengths(scene)].append(place)
     for group in groups.values():
         for first in range(0, len(group), batch):
             places = group[first : first + batch]
-            scenes = [source[place] for place in places]
+            scenes = [scenes_asked[place] for place in places]
             captions = [_caption(scene, condition) for scene in scenes]
             words = condition in ("as asked", "reversed", TWO_SOLIDS[1])
             exemplars = trials.exemplar_pictures(places) if condition == "looks" else None
@@ -127,13 +122,13 @@ def measured(
 ) -> list[Row]:
     """A line for each image (B, 3, H, W) of what it shows, against the true renders of what was asked for."""
     named, wanted = networks.segmenter(images), materials(scenes, images.device)
-    depth = networks.depth.read(images)
+    depth, shown = networks.depth.read(images), pictures.visible
     columns: dict[str, list[Any]] = {}
     for k, ordered in enumerate(zip(*in_order(outlines(pictures), images), strict=True), start=1):
         columns[f"pair {k}, {k + 1}"] = list(ordered)
     for k in range(wanted.shape[1]):
-        visible = pictures.visible[:, k : k + 1]
-        inner = 1 - F.max_pool2d(1 - visible, 2 * WITHIN + 1, 1, WITHIN)
+        visible = shown[:, k : k + 1]
+        inner = 1 - grown(1 - visible)
         right = shares(named, visible).argmax(1) == wanted[:, k]
         others = torch.cat((wanted[:, :k], wanted[:, k + 1 :]), 1)
         leaked = shares(named, inner).gather(1, others).sum(1)

@@ -137,7 +137,7 @@ def _predictor(
     context = mini.text(torch.cat((tokens, empty_tokens(len(tokens)).to(tokens.device)))[: halves * len(tokens)])
     guidance = guidance_of(layers, halves)
     if method == "blended residuals":
-        predict = _blended(mini, request, layers, context, guidance, halves)
+        predict = _blended(mini, request, layers, maps, context, guidance, halves)
     else:
         predict = predict_v(mini.unet, mini.local_fuser, context, _encoded(mini, maps, halves), guidance)
     return predict if halves == 1 else guided(predict, cfg)
@@ -184,18 +184,18 @@ def _regional(mini: FinishedMini, request: LayeredRequest, maps: tuple[Tensor, T
 
 
 def _blended(
-    mini: FinishedMini, request: LayeredRequest, layers: list[DepthLayer], context: Tensor, guidance: Guidance | None,
-    halves: int,
+    mini: FinishedMini, request: LayeredRequest, layers: list[DepthLayer], maps: tuple[Tensor, Tensor],
+    context: Tensor, guidance: Guidance | None, halves: int,
 ) -> Predict:  # fmt: skip
     """As the pack's streams, but where two farther layers overlap the residuals come from a pass of these two."""
     fuser, kernels = mini.local_fuser, KERNELS
     solids = request.pictures.masks.shape[1]
-    everywhere = _encoded(mini, depth_maps("layers", request, layers), halves)
+    everywhere, visible = _encoded(mini, maps, halves), request.pictures.visible
     pairs: list[tuple[DepthEncoding | None, Tensor]] = []
     for k in range(1, solids - 1):
-        maps = depth_streams(layers[k:])
-        overlap = request.pictures.visible[:, k] * request.pictures.masks[:, k + 1]
-        encoded = _encoded(mini, (_given(maps[0]), _given(maps[1])), halves)
+        overlap = visible[:, k] * request.pictures.masks[:, k + 1]
+        fg_depth, bg_depth = depth_streams(layers[k:])
+        encoded = _encoded(mini, (_given(fg_depth), _given(bg_depth)), halves)
         pairs.append((encoded, overlap[:, None].repeat(halves, 1, 1, 1)))
 
     def predict(x: Tensor, timesteps: Tensor) -> Tensor:

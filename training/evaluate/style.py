@@ -76,7 +76,7 @@ def judged(judge: Judge, arm: Arm, stage: Stage, rows: slice, pictures: Tensor) 
     found = judge(pictures)
     places = regions(layers, scenes)
     inside, outside = shares(found, layers.mask), shares(found, 1 - layers.mask)
-    deep_inside, far_outside = (shares(found, 1 - _grown(1 - region)) for region in (layers.mask, 1 - layers.mask))
+    deep_inside, far_outside = (shares(found, 1 - grown(1 - region)) for region in (layers.mask, 1 - layers.mask))
     by_region = {name: shares(found, region) for name, region in places.items()}
     asked = [classes(*who) for who in zip(scenes, stage.cast.fg[rows], stage.cast.bg[rows], strict=True)]
     wanted = {name: torch.tensor([row[name] for row in asked], device=device) for name in REGIONS}
@@ -107,7 +107,7 @@ def judged(judge: Judge, arm: Arm, stage: Stage, rows: slice, pictures: Tensor) 
     return lines
 
 
-def _grown(region: Tensor) -> Tensor:
+def grown(region: Tensor) -> Tensor:
     """A region (B, 1, H, W) with all that is within OUTLINE pixels of it."""
     return F.max_pool2d(region, 2 * OUTLINE + 1, 1, OUTLINE)
 

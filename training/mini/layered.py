@@ -84,10 +84,6 @@ class LayeredPictures:
         """Some scenes of the batch."""
         return LayeredPictures(*(getattr(self, field.name)[rows] for field in fields(self)))
 
-    def to(self, device: torch.device | str) -> LayeredPictures:
-        """These on a device."""
-        return LayeredPictures(*(getattr(self, field.name).to(device) for field in fields(self)))
-
     @classmethod
     def joined(cls, parts: Sequence[LayeredPictures]) -> LayeredPictures:
         """Batches one after another."""

@@ -96,7 +96,7 @@ class LayeredDataset:
         self, folder: Path, seed: int, count: int, autoencoder: Autoencoder, encoder: ImageEncoder,
         device: torch.device,
     ) -> None:  # fmt: skip
-        self._folder, self._device = folder, device
+        self._device = device
         key = f"{seed} {networks_hash(autoencoder, encoder)} 1"
         self.groups: list[LayeredGroup] = []
         self.weights: list[float] = []
