@@ -14,34 +14,50 @@ from .layers import SIZE, chosen, joined, rendered
 from .occlusion import Outlines, large_enough
 
 
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """How many scenes were drawn until enough of them counted, and why others did not."""
+
+    drawn: int
+    too_small: int
+    misread: int  # large enough, but the measures misread a true render
+
+    @property
+    def large(self) -> int:
+        """How many were large enough."""
+        return self.drawn - self.too_small
+
+    @property
+    def ceiling(self) -> float:
+        """The share of the scenes large enough whose true renders are read right in both orders."""
+        return 1 - self.misread / self.large
+
+    def counts(self) -> str:
+        """These in words."""
+        return (
+            f"{self.drawn} drawn, {self.too_small} with too small regions, {self.misread} of {self.large} discarded "
+            f"since a true render was misread"
+        )
+
+
 @dataclass(frozen=True)
-class Chosen:
+class Chosen(Selection):
     """The scenes that count, in both orders, and how they were found."""
 
     scenes: list[Scene]
     indices: list[int]
     layers: Layers  # as asked
     exchanged: Layers
-    drawn: int
-    too_small: int
-    misread: int  # large enough, but the measures misread a true render
 
     @cached_property
     def outlines(self) -> Outlines:
         """Where to look: A is the object that is in front as asked."""
         return Outlines.of(self.layers.mask[:, 0], self.layers.back_mask[:, 0]).to(self.layers.mask.device)
 
-    @property
-    def ceiling(self) -> float:
-        """The share of the scenes large enough whose true renders are read right in both orders."""
-        return 1 - self.misread / (self.drawn - self.too_small)
-
     def words(self) -> str:
         """One line on the choice."""
-        large = self.drawn - self.too_small
         return (
-            f"{len(self.scenes)} scenes of seed {SEEDS['test']}: {self.drawn} drawn, {self.too_small} with too small "
-            f"regions, {self.misread} of {large} discarded since a true render was misread "
+            f"{len(self.scenes)} scenes of seed {SEEDS['test']}: {self.counts()} "
             f"(ceiling of the measure {self.ceiling:.3f})"
         )
 
@@ -78,4 +94,4 @@ def choose(count: int, size: int = SIZE, device: torch.device | str = "cpu") -> 
                 kept.append(k)
         parts.append((chosen(layers, kept), chosen(exchanged, [large.index(k) for k in kept])))
     both = [joined(side) for side in zip(*parts, strict=True)]
-    return Chosen(scenes, indices, both[0], both[1], drawn, too_small, misread)
+    return Chosen(scenes, indices, both[0], both[1], drawn=drawn, too_small=too_small, misread=misread)

@@ -13,6 +13,7 @@ from torch import Tensor
 from training.mini.layered import LayeredPictures, LayeredScene, draw_layered_scene, render_layered
 from training.mini.scenes import Scene, draw_scene
 
+from .choice import Selection
 from .judge import Judge, shares
 from .layers import rendered
 from .occlusion import SMALLEST, Outlines, large_enough
@@ -63,7 +64,7 @@ def shown_materials(judge: Judge, images: Tensor, visible: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LayeredTrials:
+class LayeredTrials(Selection):
     """The scenes that count, in both orders, and how they were found."""
 
     seed: int
@@ -71,21 +72,11 @@ class LayeredTrials:
     indices: list[int]
     pictures: LayeredPictures  # as asked
     reversed: LayeredPictures
-    drawn: int
-    too_small: int
-    misread: int  # large enough, but a measure misreads a true render
-
-    @property
-    def ceiling(self) -> float:
-        """The share of the scenes large enough whose true renders are read right in both orders."""
-        return 1 - self.misread / (self.drawn - self.too_small)
 
     def words(self) -> str:
         """One line on the selection."""
-        large, solids = self.drawn - self.too_small, len(self.scenes[0].solids)
         return (
-            f"{len(self.scenes)} scenes of {solids} solids, seed {self.seed}: {self.drawn} drawn, {self.too_small} "
-            f"with too small regions, {self.misread} of {large} discarded since a true render was misread "
+            f"{len(self.scenes)} scenes of {len(self.scenes[0].solids)} solids, seed {self.seed}: {self.counts()} "
             f"(ceiling of the measures {self.ceiling:.3f})"
         )
 
@@ -152,7 +143,8 @@ def select(
                 kept.append(k)
         parts.append((asked[kept], other[[large.index(k) for k in kept]]))
     both = [LayeredPictures.joined(side) for side in zip(*parts, strict=True)]
-    return LayeredTrials(seed, scenes, indices, both[0], both[1], drawn, too_small, misread)
+    counts = {"drawn": drawn, "too_small": too_small, "misread": misread}
+    return LayeredTrials(seed, scenes, indices, both[0], both[1], **counts)
 
 
 def _large_enough(pictures: LayeredPictures) -> list[bool]:
